@@ -1,0 +1,14 @@
+//! Tells the linker where libtorch lies, so that the binary, tests and doctests find it at run time.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    rpath();
+}
+
+/// torch-sys sets an rpath for itself only, and `rustc-link-arg` does not travel to dependents: pass it on.
+fn rpath() {
+    println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    if let Some(dir) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{}", dir.to_string_lossy());
+    }
+}

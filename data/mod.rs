@@ -1,0 +1,1 @@
+//! JSON Lines and Parquet rows into prompts, completions and preference pairs.

@@ -1,0 +1,211 @@
+//! The request-level seam: what every generation engine can do, however it schedules, batches and samples.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::rollout::{Prompt, StopReason, WeightVersion, Weights};
+
+/// How tokens are drawn. The order of application is: repetition penalty, temperature, top-k, top-p, min-p.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingParams {
+    /// Divides the logits. 0 means greedy: the most likely token, the lowest id among equals.
+    pub temperature: f32,
+    /// Keeps the k most likely tokens. 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the smallest set of most likely tokens whose probability reaches p. 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens at least this share as likely as the most likely one. 0 keeps all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens already seen, prompt included (Keskar et al., 2019).
+    /// 1 is off.
+    pub repetition_penalty: f32,
+    /// Key of the random numbers: the same seed, prompt id, sample and position give the same number.
+    pub seed: u64,
+    /// Longest completion, in tokens. Shortened to what the context has room for.
+    pub max_new_tokens: usize,
+    /// No stop id before this many tokens.
+    pub min_new_tokens: usize,
+    /// Token ids that end a completion, beside the model's own EOS ids.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the model's own EOS ids end a completion.
+    pub ignore_eos: bool,
+    /// Strings that end a completion. Needs a tokenizer in the engine.
+    pub stop: Vec<String>,
+    /// How many samples of the prompt.
+    pub n: u32,
+    /// Also report log-probabilities under the unmodified distribution.
+    pub raw_logprobs: bool,
+    /// Also report the raw log-probability of each prompt token given those before it.
+    pub prompt_logprobs: bool,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            max_new_tokens: 128,
+            min_new_tokens: 0,
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            stop: Vec::new(),
+            n: 1,
+            raw_logprobs: false,
+            prompt_logprobs: false,
+        }
+    }
+}
+
+/// Names a request within one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One prompt and how to answer it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How to draw tokens.
+    pub sampling: Arc<SamplingParams>,
+}
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Raw log-probabilities of prompt tokens 1.., where asked for. Comes before the first token.
+    PromptLogprobs {
+        /// The request.
+        id: RequestId,
+        /// One per prompt token but the first (nats).
+        logprobs: Vec<f32>,
+    },
+    /// A token was sampled.
+    Token {
+        /// The request.
+        id: RequestId,
+        /// Which of its n samples.
+        sample: u32,
+        /// The token id.
+        token: u32,
+        /// Under the distribution it was sampled from (nats).
+        logprob: f32,
+        /// Under the unmodified distribution, where asked for.
+        raw_logprob: Option<f32>,
+        /// The weights it was sampled under.
+        version: WeightVersion,
+    },
+    /// A sample has ended; no more of it comes.
+    Finished {
+        /// The request.
+        id: RequestId,
+        /// Which of its n samples.
+        sample: u32,
+        /// Why.
+        stop: StopReason,
+    },
+}
+
+/// How new weights get into the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefitMode {
+    /// The engine reads the tensors where they are; no byte is copied. Needs equal dtypes.
+    Alias,
+    /// The engine copies (and converts) them into a second buffer, then flips.
+    Copy,
+}
+
+/// What a refit did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefitReport {
+    /// The version now serving.
+    pub version: WeightVersion,
+    /// How the weights got in.
+    pub mode: RefitMode,
+    /// From the first check to the commit.
+    pub seconds: f64,
+    /// Bytes that were copied: 0 for an alias.
+    pub bytes: usize,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// BLAKE3 of the weights now serving, where asked for.
+    pub checksum: Option<String>,
+}
+
+/// How busy an engine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Sequences that wait for room.
+    pub waiting: usize,
+    /// Sequences in the running batch.
+    pub running: usize,
+    /// KV blocks in use.
+    pub kv_blocks_used: usize,
+    /// KV blocks there are.
+    pub kv_blocks_total: usize,
+    /// Prompt tokens computed since the start.
+    pub prompt_tokens: u64,
+    /// Tokens sampled since the start.
+    pub generated_tokens: u64,
+    /// Engine steps since the start.
+    pub engine_steps: u64,
+    /// Seconds spent inside engine steps since the start.
+    pub busy_seconds: f64,
+    /// The weights now serving.
+    pub version: WeightVersion,
+}
+
+impl Stats {
+    /// Returns sampled tokens per second of engine work.
+    pub fn tokens_per_second(&self) -> f64 {
+        if self.busy_seconds > 0.0 { self.generated_tokens as f64 / self.busy_seconds } else { 0.0 }
+    }
+}
+
+/// A generation engine, owned by one thread: `Send`, never `Sync`.
+pub trait Backend: Send {
+    /// Checks a request and takes it in. It is answered by later calls of [`Backend::poll`].
+    ///
+    /// # Errors
+    /// When the request can never be answered: a bad field, a prompt beyond the context, too few KV blocks in all.
+    fn submit(&mut self, request: Request) -> Result<RequestId, Error>;
+
+    /// Does at most one engine step and appends what happened. Does nothing when idle.
+    ///
+    /// # Errors
+    /// When the engine cannot go on; every request in it is lost.
+    fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), Error>;
+
+    /// Forgets a request; no more events of it come. Unknown ids are ignored.
+    fn cancel(&mut self, id: RequestId);
+
+    /// Says whether a request is waiting or running.
+    fn is_busy(&self) -> bool;
+
+    /// Says whether a refit could commit now: nothing is in the middle of being answered.
+    fn is_drained(&self) -> bool;
+
+    /// Holds back (`true`) or lets in (`false`) waiting requests, so that the running ones drain before a refit.
+    fn hold_admission(&mut self, hold: bool);
+
+    /// Puts new weights in place: all or nothing. Called between polls, so at a token boundary.
+    ///
+    /// # Errors
+    /// Before the commit: the old version goes on serving.
+    fn refit(
+        &mut self,
+        weights: &Weights,
+        mode: RefitMode,
+        checksum: bool,
+    ) -> Result<RefitReport, Error>;
+
+    /// Returns how busy the engine is.
+    fn stats(&self) -> Stats;
+}

@@ -1,0 +1,200 @@
+//! Bytes that somebody else owns: a memory map, a vector, the storage of a libtorch tensor.
+//!
+//! The trainer writes its parameters in place while the engine may hold an alias to them. A [`Lease`] keeps the two
+//! apart: the engine reads under [`Lease::read`] for one step, the trainer writes under [`Lease::write`] for one
+//! optimizer step, and each write is counted, so that a reader notices that the bytes have moved on.
+
+use std::{any::Any, fmt, ptr::NonNull, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+
+/// Shared permission to look at some memory. Clones are the same lease.
+///
+/// The number inside counts writes.
+#[derive(Clone, Debug, Default)]
+pub struct Lease(Arc<RwLock<u64>>);
+
+/// Permission to read, until dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Reading(parking_lot::lock_api::ArcRwLockReadGuard<parking_lot::RawRwLock, u64>);
+
+/// Permission to write, until dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Writing(
+    #[expect(dead_code, reason = "held for its drop")]
+    parking_lot::lock_api::ArcRwLockWriteGuard<parking_lot::RawRwLock, u64>,
+);
+
+impl Lease {
+    /// Waits for permission to read; `None` when a writer held on past the deadline.
+    pub fn read(&self, deadline: Duration) -> Option<Reading> {
+        self.0.try_read_arc_recursive_for(deadline).map(Reading)
+    }
+
+    /// Waits for permission to write and counts the write; `None` when a reader held on past the deadline.
+    pub fn write(&self, deadline: Duration) -> Option<Writing> {
+        let mut guard = self.0.try_write_arc_for(deadline)?;
+        *guard += 1;
+        Some(Writing(guard))
+    }
+
+    /// Returns how many writes there were.
+    pub fn writes(&self) -> u64 {
+        *self.0.read_recursive()
+    }
+
+    /// Says whether both are the same lease.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Reading {
+    /// Returns how many writes there were before this reading.
+    pub fn writes(&self) -> u64 {
+        *self.0
+    }
+
+    fn is_of(&self, lease: &Lease) -> bool {
+        Arc::ptr_eq(parking_lot::lock_api::ArcRwLockReadGuard::rwlock(&self.0), &lease.0)
+    }
+}
+
+/// A range of bytes, kept alive by its owner. Clones share the bytes.
+#[derive(Clone)]
+pub struct Memory(Arc<Inner>);
+
+struct Inner {
+    start: NonNull<u8>,
+    len: usize,
+    lease: Lease,
+    _owner: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the bytes are only reached through `Memory::bytes`, under a read lease; `from_raw`'s caller promised that
+// every writer holds the write lease, so a shared reference on any thread sees bytes at rest. The owner is Send + Sync.
+unsafe impl Send for Inner {}
+// SAFETY: as for Send.
+unsafe impl Sync for Inner {}
+
+impl Memory {
+    /// Wraps `len` bytes at `start`.
+    ///
+    /// # Safety
+    /// The bytes are initialised, stay where they are while `owner` lives, and are written to only by somebody who
+    /// holds a [`Writing`] of `lease`.
+    pub unsafe fn from_raw(
+        start: NonNull<u8>,
+        len: usize,
+        lease: Lease,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        Self(Arc::new(Inner { start, len, lease, _owner: owner }))
+    }
+
+    /// Takes over a vector of plain numbers, which nobody writes to any more.
+    pub fn from_vec<T: bytemuck::NoUninit + Send + Sync>(vec: Vec<T>, lease: &Lease) -> Self {
+        let bytes: &[u8] = bytemuck::cast_slice(&vec);
+        let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
+        // SAFETY: moving the vector does not move its heap bytes, `NoUninit` says they are initialised, and the owner
+        // is private to `Inner`, so there is no writer.
+        unsafe { Self::from_raw(start, len, lease.clone(), Box::new(vec)) }
+    }
+
+    /// Borrows a part of a memory map, which must not be truncated by others while in use (as with every map).
+    ///
+    /// # Panics
+    /// If the range lies outside the map.
+    pub fn from_map(map: Arc<memmap2::Mmap>, range: std::ops::Range<usize>, lease: &Lease) -> Self {
+        let bytes = &map[range];
+        let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
+        // SAFETY: the map is private and read-only, so we never write to it, and it lives as long as its owner.
+        unsafe { Self::from_raw(start, len, lease.clone(), Box::new(map)) }
+    }
+
+    /// Opens a file as a read-only memory map.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or mapped.
+    pub fn map_file(path: &std::path::Path) -> std::io::Result<Arc<memmap2::Mmap>> {
+        let file = std::fs::File::open(path)?;
+        // SAFETY: checkpoints are replaced by rename, never edited in place, so the mapped bytes stay as they are.
+        Ok(Arc::new(unsafe { memmap2::Mmap::map(&file) }?))
+    }
+
+    /// Returns the bytes, for as long as the reading lasts.
+    ///
+    /// # Panics
+    /// If `reading` belongs to another lease.
+    pub fn bytes<'a>(&'a self, reading: &'a Reading) -> &'a [u8] {
+        assert!(
+            reading.is_of(&self.0.lease),
+            "a reading of another lease does not cover this memory"
+        );
+        // SAFETY: `from_raw`'s caller promised initialised bytes that stay in place while the owner lives, which is as
+        // long as `self`; no writer can be at work while the reading, which outlives the slice, is held.
+        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+    }
+
+    /// Returns the lease under which these bytes are read and written.
+    pub fn lease(&self) -> &Lease {
+        &self.0.lease
+    }
+
+    /// Returns the address of the first byte: equal addresses mean an alias.
+    pub fn address(&self) -> usize {
+        self.0.start.as_ptr() as usize
+    }
+
+    /// Returns the number of bytes.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Says whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} bytes at {:#x})", self.len(), self.address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_vector_is_not_moved() {
+        let vec = vec![1.0f32, 2.0];
+        let address = vec.as_ptr() as usize;
+        let memory = Memory::from_vec(vec, &Lease::default());
+        assert_eq!(memory.address(), address);
+        let reading = memory.lease().read(SHORT).unwrap();
+        assert_eq!(memory.bytes(&reading), bytemuck::cast_slice::<f32, u8>(&[1.0, 2.0]));
+    }
+
+    #[test]
+    fn a_writer_waits_for_readers_and_is_counted() {
+        let lease = Lease::default();
+        let reading = lease.read(SHORT).unwrap();
+        assert!(lease.write(SHORT).is_none());
+        drop(reading);
+        drop(lease.write(SHORT).unwrap());
+        assert_eq!(lease.writes(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "another lease")]
+    fn a_reading_of_another_lease_is_refused() {
+        let memory = Memory::from_vec(vec![0u8; 4], &Lease::default());
+        memory.bytes(&Lease::default().read(SHORT).unwrap());
+    }
+}

@@ -1,0 +1,5 @@
+//! The fence: with the SIMD kernels, the only place where `unsafe` compiles.
+//!
+//! Everything here is a leaf. It names nothing of ours and does not know what a rollout is.
+
+pub mod memory;

@@ -1,0 +1,5 @@
+//! The `rollforge` program.
+
+fn main() -> std::process::ExitCode {
+    rollforge::cli::main()
+}

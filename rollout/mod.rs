@@ -1,0 +1,7 @@
+//! The nouns that engine and trainer share, and the queue between them. Imports nothing of ours but the fence.
+
+mod nouns;
+mod weights;
+
+pub use nouns::{Prompt, PromptId, PromptTokens, Rollout, StopReason, VersionSpan, WeightVersion};
+pub use weights::{CoverageError, Dtype, TensorSpec, WeightTensor, Weights};

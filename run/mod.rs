@@ -1,0 +1,1 @@
+//! The loops: the only place that sees engine and trainer together.
