@@ -1,0 +1,38 @@
+# The two commands are `make demo` and `make test`; each fetches what it needs first.
+
+.PHONY: demo test test-engine test-full test-peers bench deps lint doc clean
+
+CARGO ?= cargo
+
+demo: deps  ## SFT -> reward model -> PPO on the embedded engine; exits non-zero if a threshold is missed
+	$(CARGO) run --release -- demo
+
+test: deps  ## every test, with libtorch and then the engine alone without it
+	ci/test.sh
+
+test-full: test lint doc test-peers  ## what a release needs
+
+test-peers: deps  ## what we write, read by `transformers` (makes a Python environment once)
+	ci/peers.sh
+
+bench: deps
+	$(CARGO) bench
+
+lint: deps  ## formatting and clippy, warnings denied
+	ci/fmt.sh
+	ci/lint.sh
+
+doc: deps
+	ci/doc.sh
+
+deps: third_party/libtorch/fetched  ## libtorch, pinned by hash, into third_party/libtorch
+
+third_party/libtorch/fetched: third_party/fetch_libtorch.py third_party/libtorch.requirements
+	@if [ -n "$(LIBTORCH)$(LIBTORCH_USE_PYTORCH)" ]; then \
+		echo "using the libtorch that LIBTORCH or LIBTORCH_USE_PYTORCH names"; \
+	else \
+		python3 third_party/fetch_libtorch.py && touch $@; \
+	fi
+
+clean:
+	$(CARGO) clean
