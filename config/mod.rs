@@ -1,1 +1,84 @@
 //! TOML into typed, validated structs.
+//!
+//! ```toml
+//! output_dir = "runs/first"
+//!
+//! [ppo]
+//! clip_range = 0.1
+//! ```
+//!
+//! A key that is not known is an error that names the file, the line and the key that was probably meant; so are a
+//! missing key, a value of the wrong type, and values that contradict each other. Command-line overrides
+//! (`ppo.clip_range=0.1`) are laid over the file before anything is checked. Paths are relative to the folder of the
+//! configuration file, wherever the program is started.
+
+mod error;
+mod explain;
+mod source;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use error::{Error, Violation};
+use source::{Entries, Source};
+
+/// A whole configuration file.
+pub trait Config: Serialize + DeserializeOwned {
+    /// Lists every path in it, so that relative ones can be resolved against the file's folder.
+    fn paths(&mut self) -> Vec<&mut PathBuf>;
+
+    /// Checks everything that the types cannot: ranges, and values that contradict each other.
+    ///
+    /// # Errors
+    /// The first rule that is broken, with the key to blame.
+    fn validate(&self) -> Result<(), Violation>;
+}
+
+/// Reads a configuration file and lays `key=value` overrides over it.
+///
+/// An override's value is read as TOML, or as a string where it is not TOML: `optimizer.lr=1e-5`, `model.path=base`.
+///
+/// # Errors
+/// When the file cannot be read, or anything in it breaks a rule; one line with the place.
+pub fn load<T: Config>(path: &Path, overrides: &[String]) -> Result<T, Error> {
+    let read = |source| Error::Read { path: path.into(), source };
+    let text = fs::read_to_string(path).map_err(read)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder.canonicalize().map_err(read)?;
+    parse(&path.display().to_string(), text, &folder, overrides)
+}
+
+/// Does what [`load`] does, with a text that is already there. `name` is what errors call it.
+///
+/// # Errors
+/// When anything in it breaks a rule; one line with the place.
+pub fn parse<T: Config>(
+    name: &str,
+    text: String,
+    folder: &Path,
+    overrides: &[String],
+) -> Result<T, Error> {
+    let source = Source::new(name, text, overrides)?;
+    let table = source.table()?;
+    let entries = Entries::of(table.get_ref());
+    let mut config = T::deserialize(toml::Deserializer::from(table))
+        .map_err(|error| explain::type_error(&source, &entries, &error))?;
+    config.validate().map_err(|broken| explain::violation(&source, &entries, &broken))?;
+    for path in config.paths() {
+        *path = folder.join(&*path);
+    }
+    Ok(config)
+}
+
+/// Writes a configuration as TOML, with every default spelled out. Keys that are unset are left out.
+pub fn to_toml<T: Config>(config: &T) -> String {
+    toml::to_string(config).expect("configurations hold nothing that TOML lacks")
+}
+
+#[cfg(test)]
+mod tests;
