@@ -1,4 +1,17 @@
-//! Sequences laid end to end, without padding.
+//! From an iteration's sequences to optimizer steps to forward passes: batch, mini-batch, micro-batch.
+//!
+//! The composition is drawn once per iteration, from a seed. Later epochs change the *order* of the mini-batches and
+//! nothing else, and old log-probs, reference log-probs and values are computed over exactly the micro-batches that are
+//! trained on. libtorch's matrix products are not batch-invariant: the same sequence among other neighbours can
+//! differ in the last bits. With one composition for everything, the ratio is *exactly* 1 whenever the weights have not
+//! moved, and the KL to an identical reference is *exactly* 0.
+//!
+//! Gradients do not depend on how sequences fall into micro-batches: what each token weighs comes from the whole
+//! optimizer step, by [`Normalization::weights`].
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 /// Sequences packed for one forward pass, with the rows whose next token matters.
 ///
@@ -29,6 +42,18 @@ impl PackedBatch {
         self.lengths.push(tokens.len());
     }
 
+    /// Packs sequences with their masks.
+    ///
+    /// # Panics
+    /// As [`PackedBatch::push`].
+    pub fn pack<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [bool])>) -> Self {
+        let mut batch = Self::default();
+        for (tokens, mask) in sequences {
+            batch.push(tokens, mask);
+        }
+        batch
+    }
+
     /// Returns each token's position within its sequence.
     pub fn positions(&self) -> impl Iterator<Item = usize> + '_ {
         self.lengths.iter().flat_map(|&length| 0..length)
@@ -45,5 +70,147 @@ impl PackedBatch {
             *end += length;
             Some(*end - 1)
         })
+    }
+
+    /// Returns how many selected rows each sequence has, in their order.
+    pub fn selected_lengths(&self) -> Vec<usize> {
+        let mut rows = self.selected.iter().peekable();
+        self.last_rows()
+            .map(|last| std::iter::from_fn(|| rows.next_if(|&&row| row <= last)).count())
+            .collect()
+    }
+}
+
+/// What a token weighs in a loss. All sums are over one optimizer step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalization {
+    /// `1 / tokens`: every token counts alike (DAPO; verl's and TRL's usual one).
+    #[default]
+    TokenMean,
+    /// `1 / (sequences x the sequence's tokens)`: every sequence counts alike (the original GRPO).
+    SeqMeanTokenMean,
+    /// `1 / sequences`: a mean of sums, so long sequences count more (sequence-level REINFORCE).
+    SeqMeanTokenSum,
+}
+
+impl Normalization {
+    /// Returns what a token of each sequence weighs, given the number of loss tokens of every sequence of the optimizer
+    /// step. Sequences without loss tokens do not count.
+    pub fn weights(self, loss_tokens: &[usize]) -> Vec<f32> {
+        let tokens: usize = loss_tokens.iter().sum();
+        let sequences = loss_tokens.iter().filter(|&&n| n > 0).count();
+        let weight = |n: usize| match self {
+            _ if n == 0 => 0.0,
+            Self::TokenMean => 1.0 / tokens as f64,
+            Self::SeqMeanTokenMean => 1.0 / (sequences as f64 * n as f64),
+            Self::SeqMeanTokenSum => 1.0 / sequences as f64,
+        };
+        loss_tokens.iter().map(|&n| weight(n) as f32).collect()
+    }
+}
+
+/// Deals `count` sequences into `parts` mini-batches by a seeded shuffle. Sizes differ by one at most.
+pub fn mini_batches(count: usize, parts: usize, seed: u64) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let parts = parts.clamp(1, count.max(1));
+    (0..parts)
+        .map(|part| order[count * part / parts..count * (part + 1) / parts].to_vec())
+        .collect()
+}
+
+/// Returns the order in which an epoch takes `count` mini-batches. The first epoch takes them as they are.
+pub fn epoch_order(count: usize, epoch: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    if epoch > 0 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(epoch as u64);
+        order.shuffle(&mut rng);
+    }
+    order
+}
+
+/// Cuts a mini-batch into micro-batches of at most `token_budget` tokens; a longer sequence goes alone.
+///
+/// `lengths[i]` is the length of sequence `i`. Sequences of similar length go together, the longest first, which keeps
+/// the attention's padding small and shows at once whether the memory suffices.
+pub fn micro_batches(
+    mini_batch: &[usize],
+    lengths: &[usize],
+    token_budget: usize,
+) -> Vec<Vec<usize>> {
+    let mut sorted = mini_batch.to_vec();
+    sorted.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut room = 0;
+    for i in sorted {
+        if lengths[i] > room || batches.is_empty() {
+            batches.push(Vec::new());
+            room = token_budget.max(lengths[i]);
+        }
+        room -= lengths[i];
+        batches.last_mut().expect("one was pushed").push(i);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selected_row_predicts_the_token_after_it() {
+        let mut batch = PackedBatch::default();
+        batch.push(&[10, 11, 12, 13], &[false, false, true, true]);
+        batch.push(&[20, 21], &[false, false]);
+        batch.push(&[30, 31], &[true, true]);
+        assert_eq!(batch.selected, [1, 2, 6]);
+        assert_eq!(batch.targets().collect::<Vec<_>>(), [12, 13, 31]);
+        assert_eq!(batch.positions().collect::<Vec<_>>(), [0, 1, 2, 3, 0, 1, 0, 1]);
+        assert_eq!(batch.last_rows().collect::<Vec<_>>(), [3, 5, 7]);
+        assert_eq!(batch.selected_lengths(), [2, 0, 1]);
+    }
+
+    #[test]
+    fn weights_agree_with_the_table() {
+        let tokens = [1, 0, 3];
+        assert_eq!(Normalization::TokenMean.weights(&tokens), [0.25, 0.0, 0.25]);
+        assert_eq!(Normalization::SeqMeanTokenMean.weights(&tokens), [0.5, 0.0, 1.0 / 6.0]);
+        assert_eq!(Normalization::SeqMeanTokenSum.weights(&tokens), [0.5, 0.0, 0.5]);
+        assert_eq!(Normalization::TokenMean.weights(&[0, 0]), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn mini_batches_hold_every_sequence_once_and_repeat_by_seed() {
+        let dealt = mini_batches(10, 3, 7);
+        assert_eq!(dealt.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 4]);
+        let mut all = dealt.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).collect::<Vec<_>>());
+        assert_eq!(dealt, mini_batches(10, 3, 7));
+        assert_ne!(dealt, mini_batches(10, 3, 8));
+        assert_eq!(mini_batches(2, 5, 7).len(), 2);
+        assert_eq!(mini_batches(0, 5, 7), [Vec::<usize>::new()]);
+    }
+
+    #[test]
+    fn an_epoch_changes_the_order_alone() {
+        assert_eq!(epoch_order(5, 0, 1), [0, 1, 2, 3, 4]);
+        let later: Vec<Vec<usize>> = (1..4).map(|epoch| epoch_order(8, epoch, 1)).collect();
+        assert!(later[0] != later[1] && later[1] != later[2]);
+        for mut order in later {
+            order.sort_unstable();
+            assert_eq!(order, (0..8).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn micro_batches_stay_within_the_budget_and_lose_nothing() {
+        let lengths = [5, 20, 3, 9, 9, 2, 8];
+        let batches = micro_batches(&[0, 1, 2, 3, 4, 6], &lengths, 18);
+        assert_eq!(batches, [vec![1], vec![3, 4], vec![6, 0, 2]]);
+        assert_eq!(micro_batches(&[], &lengths, 18), Vec::<Vec<usize>>::new());
+        assert_eq!(micro_batches(&[5, 2], &lengths, 1), [vec![2], vec![5]]);
     }
 }

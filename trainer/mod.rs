@@ -1,5 +1,12 @@
 //! Supervised fine-tuning, reward models and PPO.
+//!
+//! The mathematics (advantages, KL, losses, schedules, statistics) is pure functions on slices; `torch` holds the
+//! models and the optimizer; an algorithm's file reads like its box in the paper.
 
+pub mod advantage;
 pub mod batch;
+pub mod config;
+pub mod kl;
+pub mod schedule;
 #[cfg(feature = "libtorch")]
 pub mod torch;

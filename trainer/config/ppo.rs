@@ -1,0 +1,364 @@
+//! PPO's options: every detail that reproductions disagree on is a switch.
+
+use serde::{Deserialize, Serialize};
+
+use super::{OptionError, at_least_one, ensure, not_negative, positive, share};
+use crate::trainer::{batch::Normalization, kl::KlEstimator};
+
+/// A habit of the field, which sets `epochs` and `gae_lambda` where they are not given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PpoPreset {
+    /// Preference learning: 4 epochs, lambda 0.95 (Ziegler et al., 2019, and its reproductions).
+    #[default]
+    Rlhf,
+    /// Verifiable rewards: 1 epoch, lambda 1.
+    Reasoning,
+}
+
+/// Where the KL penalty acts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KlPlace {
+    /// Taken off each token's reward.
+    #[default]
+    Reward,
+    /// Added to the policy's loss.
+    Loss,
+}
+
+/// Which log-probs the ratio starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OldLogprobs {
+    /// The trainer's own, computed before the first optimizer step: the first ratio is exactly 1.
+    #[default]
+    Recompute,
+    /// The engine's, noted while sampling: one forward pass fewer, and the ratio corrects for the engine's numerics.
+    Rollout,
+}
+
+/// At which temperature the trainer takes log-probs: policy, old policy and reference alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogprobTemperature {
+    /// That of the sampler, so that the trained distribution is the sampled one.
+    #[default]
+    Sampling,
+    /// 1, whatever the sampler used.
+    One,
+}
+
+/// How scores are brought to a common scale before they become rewards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreNormalization {
+    /// Not at all.
+    #[default]
+    None,
+    /// Less the mean and divided by the standard deviation of this iteration's scores.
+    Batch,
+    /// The same over all scores seen so far in the run.
+    Running,
+}
+
+/// Where the critic's weights come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueInit {
+    /// The reward model, head included.
+    #[default]
+    RewardModel,
+    /// The initial policy, under a head of zeros.
+    Policy,
+}
+
+/// Options of PPO (Schulman et al., 2017) on language models (Ziegler et al., 2019).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoOptions {
+    /// Default `rlhf`.
+    pub preset: PpoPreset,
+    /// Iterations of the run: generate, score, update, refit. Default 100.
+    pub iterations: u64,
+    /// Prompts per iteration. Default 64.
+    pub prompts_per_iteration: usize,
+    /// Completions per prompt. Default 1.
+    pub samples_per_prompt: usize,
+    /// Passes over one iteration's rollouts. Default by the preset: 4 or 1.
+    pub epochs: Option<usize>,
+    /// Optimizer steps per pass: the rollouts are dealt into so many mini-batches. Default 1.
+    pub mini_batches: usize,
+    /// Tokens of one forward pass; a longer sequence goes alone. Affects memory and speed, not the result. Default 8192.
+    pub micro_batch_tokens: usize,
+
+    /// How far below 1 the ratio still has a gradient (epsilon). Default 0.2.
+    pub clip_range: f64,
+    /// How far above 1; default: `clip_range`.
+    pub clip_range_high: Option<f64>,
+    /// Bounds the loss of a token with negative advantage by this times its advantage (Ye et al., 2020); above 1.
+    /// Default 0: off; usual 3.
+    pub dual_clip: f64,
+    /// The exponent of the ratio is kept within plus and minus this. Default 20.
+    pub max_log_ratio: f64,
+    /// Weight of the policy's entropy, which is added to what is maximised. Default 0.
+    pub entropy_coef: f64,
+    /// What a token weighs in the losses. Default `token-mean`.
+    pub loss_normalization: Normalization,
+    /// Stops the iteration's optimizer steps once the mean k3 KL from the old policy exceeds this. Default 0: off.
+    pub target_kl: f64,
+    /// Leave completions that did not end by themselves out of the policy's loss (not of the critic's). Default false.
+    pub mask_unfinished: bool,
+    /// Which log-probs the ratio starts from. Default `recompute`.
+    pub old_logprobs: OldLogprobs,
+    /// At which temperature log-probs are taken. Default `sampling`.
+    pub logprob_temperature: LogprobTemperature,
+
+    /// Where the critic starts. Default `reward_model`.
+    pub value_init: ValueInit,
+    /// Peak learning rate of the critic; default: the optimizer's `lr`.
+    pub critic_lr: Option<f64>,
+    /// Weight of the critic's loss, as a factor on its gradient before clipping. Default 0.1.
+    pub value_coef: f64,
+    /// How far a value may move from its old one before its loss loses its gradient. Default 0.2; 0 switches it off.
+    pub value_clip_range: f64,
+    /// Iterations at the start in which the critic alone learns. Default 0.
+    pub critic_warmup_iterations: u64,
+
+    /// Discount of later rewards. Default 1.
+    pub gamma: f64,
+    /// Lambda of generalised advantage estimation. Default by the preset: 0.95 or 1.
+    pub gae_lambda: Option<f64>,
+    /// Bring advantages to mean 0 and variance 1 over all tokens of the iteration. Default true.
+    pub whiten_advantages: bool,
+    /// Bring per-token rewards, KL included, to variance 1 over all tokens of the iteration, keeping the mean.
+    /// Default false.
+    pub whiten_rewards: bool,
+
+    /// Weight of the KL penalty; where it starts if adaptive. Default 0.05.
+    pub kl_coef: f64,
+    /// How a token's KL is estimated: `k1`, `abs`, `k2` or `k3`. Default `k1`. `k1` has no gradient to speak of as a
+    /// loss, so `kl_in = "loss"` needs another.
+    pub kl_estimator: KlEstimator,
+    /// Where the penalty acts. Default `reward`.
+    pub kl_in: KlPlace,
+    /// Steers the coefficient so that the KL of a completion stays at this (nats). Default 0: the coefficient is fixed.
+    pub kl_target: f64,
+    /// Inertia of an adaptive coefficient, in samples: n of them change it by a fifth of n / horizon at most.
+    /// Default 10000.
+    pub kl_horizon: f64,
+
+    /// Taken off the score of a completion that did not end by itself. Default 0: off; usual 1.
+    pub missing_eos_penalty: f64,
+    /// Scores are kept within plus and minus this, after normalization. Default 0: off.
+    pub reward_clip: f64,
+    /// How scores are brought to a common scale. Default `none`.
+    pub score_normalization: ScoreNormalization,
+}
+
+impl Default for PpoOptions {
+    fn default() -> Self {
+        Self {
+            preset: PpoPreset::Rlhf,
+            iterations: 100,
+            prompts_per_iteration: 64,
+            samples_per_prompt: 1,
+            epochs: None,
+            mini_batches: 1,
+            micro_batch_tokens: 8192,
+            clip_range: 0.2,
+            clip_range_high: None,
+            dual_clip: 0.0,
+            max_log_ratio: 20.0,
+            entropy_coef: 0.0,
+            loss_normalization: Normalization::TokenMean,
+            target_kl: 0.0,
+            mask_unfinished: false,
+            old_logprobs: OldLogprobs::Recompute,
+            logprob_temperature: LogprobTemperature::Sampling,
+            value_init: ValueInit::RewardModel,
+            critic_lr: None,
+            value_coef: 0.1,
+            value_clip_range: 0.2,
+            critic_warmup_iterations: 0,
+            gamma: 1.0,
+            gae_lambda: None,
+            whiten_advantages: true,
+            whiten_rewards: false,
+            kl_coef: 0.05,
+            kl_estimator: KlEstimator::K1,
+            kl_in: KlPlace::Reward,
+            kl_target: 0.0,
+            kl_horizon: 10_000.0,
+            missing_eos_penalty: 0.0,
+            reward_clip: 0.0,
+            score_normalization: ScoreNormalization::None,
+        }
+    }
+}
+
+impl PpoOptions {
+    /// Returns the passes over one iteration's rollouts.
+    pub fn epochs(&self) -> usize {
+        self.epochs.unwrap_or(match self.preset {
+            PpoPreset::Rlhf => 4,
+            PpoPreset::Reasoning => 1,
+        })
+    }
+
+    /// Returns the lambda of advantage estimation.
+    pub fn gae_lambda(&self) -> f64 {
+        self.gae_lambda.unwrap_or(match self.preset {
+            PpoPreset::Rlhf => 0.95,
+            PpoPreset::Reasoning => 1.0,
+        })
+    }
+
+    /// Returns how far above 1 the ratio still has a gradient.
+    pub fn clip_range_high(&self) -> f64 {
+        self.clip_range_high.unwrap_or(self.clip_range)
+    }
+
+    /// Returns the rollouts of one iteration.
+    pub fn rollout_batch(&self) -> usize {
+        self.prompts_per_iteration.saturating_mul(self.samples_per_prompt)
+    }
+
+    /// Returns the most optimizer steps that a run can take, which is what the schedule spans.
+    pub fn optimizer_steps(&self) -> u64 {
+        self.iterations.saturating_mul(self.epochs().saturating_mul(self.mini_batches) as u64)
+    }
+
+    /// Returns the same options with everything that a preset or another option decides spelled out.
+    #[must_use]
+    pub fn resolved(&self, lr: f64) -> Self {
+        Self {
+            epochs: Some(self.epochs()),
+            gae_lambda: Some(self.gae_lambda()),
+            clip_range_high: Some(self.clip_range_high()),
+            critic_lr: Some(self.critic_lr.unwrap_or(lr)),
+            ..self.clone()
+        }
+    }
+
+    /// Checks every range and every combination.
+    ///
+    /// # Errors
+    /// Names the first option that breaks a rule.
+    pub fn validate(&self) -> Result<(), OptionError> {
+        self.validate_batches()?;
+        self.validate_policy()?;
+        self.validate_values()?;
+        self.validate_kl()?;
+        not_negative("missing_eos_penalty", self.missing_eos_penalty)?;
+        not_negative("reward_clip", self.reward_clip)
+    }
+
+    fn validate_batches(&self) -> Result<(), OptionError> {
+        ensure(self.iterations >= 1, "iterations", "at least 1", self.iterations)?;
+        at_least_one("prompts_per_iteration", self.prompts_per_iteration)?;
+        at_least_one("samples_per_prompt", self.samples_per_prompt)?;
+        at_least_one("epochs", self.epochs())?;
+        at_least_one("mini_batches", self.mini_batches)?;
+        at_least_one("micro_batch_tokens", self.micro_batch_tokens)?;
+        ensure(
+            self.mini_batches <= self.rollout_batch(),
+            "mini_batches",
+            "at most prompts_per_iteration x samples_per_prompt",
+            self.mini_batches,
+        )
+    }
+
+    fn validate_policy(&self) -> Result<(), OptionError> {
+        let below_one = self.clip_range > 0.0 && self.clip_range < 1.0;
+        ensure(below_one, "clip_range", "above 0 and below 1", self.clip_range)?;
+        positive("clip_range_high", self.clip_range_high())?;
+        ensure(
+            self.dual_clip == 0.0 || (self.dual_clip > 1.0 && self.dual_clip.is_finite()),
+            "dual_clip",
+            "above 1, or 0 for off",
+            self.dual_clip,
+        )?;
+        positive("max_log_ratio", self.max_log_ratio)?;
+        not_negative("entropy_coef", self.entropy_coef)?;
+        not_negative("target_kl", self.target_kl)
+    }
+
+    fn validate_values(&self) -> Result<(), OptionError> {
+        not_negative("critic_lr", self.critic_lr.unwrap_or(0.0))?;
+        not_negative("value_coef", self.value_coef)?;
+        not_negative("value_clip_range", self.value_clip_range)?;
+        share("gamma", self.gamma)?;
+        share("gae_lambda", self.gae_lambda())?;
+        ensure(
+            self.critic_warmup_iterations < self.iterations,
+            "critic_warmup_iterations",
+            "below iterations",
+            self.critic_warmup_iterations,
+        )
+    }
+
+    fn validate_kl(&self) -> Result<(), OptionError> {
+        not_negative("kl_coef", self.kl_coef)?;
+        not_negative("kl_target", self.kl_target)?;
+        positive("kl_horizon", self.kl_horizon)?;
+        ensure(
+            self.kl_target == 0.0 || self.kl_coef > 0.0,
+            "kl_coef",
+            "above 0 where kl_target is given",
+            self.kl_coef,
+        )?;
+        ensure(
+            self.kl_in == KlPlace::Reward || self.kl_estimator != KlEstimator::K1,
+            "kl_estimator",
+            "abs, k2 or k3 where kl_in is `loss`",
+            "k1",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule_broken_by(toml: &str) -> String {
+        toml::from_str::<PpoOptions>(toml).unwrap().validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_preset_gives_way_to_what_is_spelled_out() {
+        let options: PpoOptions = toml::from_str("preset = 'reasoning'\nepochs = 2").unwrap();
+        assert_eq!((options.epochs(), options.gae_lambda()), (2, 1.0));
+        assert_eq!(PpoOptions::default().epochs(), 4);
+        assert_eq!(PpoOptions::default().gae_lambda(), 0.95);
+    }
+
+    #[test]
+    fn resolved_options_read_back_as_themselves() {
+        let resolved = PpoOptions::default().resolved(1e-5);
+        let text = toml::to_string(&resolved).unwrap();
+        assert_eq!(toml::from_str::<PpoOptions>(&text).unwrap(), resolved);
+        assert!(text.contains("gae_lambda = 0.95") && text.contains("critic_lr = 0.00001"));
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        assert_eq!(
+            rule_broken_by("kl_in = 'loss'"),
+            "kl_estimator must be abs, k2 or k3 where kl_in is `loss`, got k1"
+        );
+        assert_eq!(
+            rule_broken_by("prompts_per_iteration = 4\nmini_batches = 8"),
+            "mini_batches must be at most prompts_per_iteration x samples_per_prompt, got 8"
+        );
+        assert_eq!(
+            rule_broken_by("kl_target = 6.0\nkl_coef = 0.0"),
+            "kl_coef must be above 0 where kl_target is given, got 0"
+        );
+        assert_eq!(
+            rule_broken_by("dual_clip = 0.5"),
+            "dual_clip must be above 1, or 0 for off, got 0.5"
+        );
+        assert_eq!(rule_broken_by("gamma = nan"), "gamma must be from 0 to 1, got NaN");
+    }
+}
