@@ -7,6 +7,9 @@ pub mod advantage;
 pub mod batch;
 pub mod config;
 pub mod kl;
+pub mod loss;
+pub mod reward;
 pub mod schedule;
+pub mod stats;
 #[cfg(feature = "libtorch")]
 pub mod torch;
