@@ -1,5 +1,33 @@
 //! Hugging Face model directories in and out. No tensor library: names, shapes and bytes.
+//!
+//! [`Checkpoint`] opens a directory and checks it, [`write_model`] writes one that transformers loads as it is,
+//! [`Tokenizer`] and [`TextStream`] turn text into token ids and back.
 
+mod check;
+mod checkpoint;
+mod config_json;
+mod convert;
+mod error;
+mod fields;
+mod files;
+mod generation_config;
+mod init;
+mod open;
+mod shard;
 mod spec;
+#[cfg(test)]
+mod tests;
+mod text_stream;
+mod tokenizer;
+mod write;
 
+pub use check::SpecProblem;
+pub use checkpoint::Checkpoint;
+pub use error::Error;
+pub use generation_config::GenerationConfig;
+pub use init::{Init, random_weights, with_score_head};
+pub use open::Model;
 pub use spec::{Family, Head, ModelSpec, RopeScaling};
+pub use text_stream::TextStream;
+pub use tokenizer::{Encoded, SpecialTokens, Tokenizer};
+pub use write::{Companions, WriteOptions, write_model, write_model_with};

@@ -1,0 +1,371 @@
+//! `config.json` and [`ModelSpec`]: as transformers 4 writes it (`rope_theta`, `rope_scaling`, `torch_dtype`) and as 5
+//! does (`rope_parameters`, `dtype`). Absent keys have the defaults of the transformers class.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Error, Family, GenerationConfig, Head, ModelSpec, RopeScaling, error::Result, fields::Fields,
+    files,
+};
+use crate::rollout::Dtype;
+
+// Bounds on sizes: far above every real model, and low enough that no product of two overflows.
+const MOST_WIDTH: usize = 1 << 20;
+const MOST_LAYERS: usize = 1 << 12;
+const MOST_VOCABULARY: usize = 1 << 26;
+const MOST_POSITIONS: usize = 1 << 30;
+
+/// What `config.json` says of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Config {
+    pub(super) spec: ModelSpec,
+    /// Whether the number format was said; else it is that of the tensors.
+    pub(super) says_dtype: bool,
+}
+
+/// Reads `config.json` of a model directory.
+pub(super) fn open(dir: &Path) -> Result<Config> {
+    let path = dir.join("config.json");
+    let object = files::object(&path)?;
+    parse(Fields { path: &path, object: &object })
+}
+
+/// Reads the fields of a `config.json`.
+pub(super) fn parse(fields: Fields<'_>) -> Result<Config> {
+    let family = family(fields)?;
+    refuse_what_changes_the_model(fields)?;
+    let num_heads = fields.required_size("num_attention_heads", MOST_WIDTH)?;
+    let hidden_size = fields.required_size("hidden_size", MOST_WIDTH)?;
+    let num_layers = fields.required_size("num_hidden_layers", MOST_LAYERS)?;
+    let max_positions = fields
+        .size("max_position_embeddings", MOST_POSITIONS)?
+        .unwrap_or(family.default_positions());
+    let attention_bias = fields.flag("attention_bias")?.unwrap_or(false);
+    let dtype = dtype(fields)?;
+    let (rope_theta, rope_scaling) = rope(fields, max_positions)?;
+    let spec = ModelSpec {
+        family,
+        head: head(fields, family)?,
+        hidden_size,
+        intermediate_size: fields.required_size("intermediate_size", MOST_VOCABULARY)?,
+        num_layers,
+        num_heads,
+        num_kv_heads: kv_heads(fields, family, num_heads)?,
+        head_dim: head_dim(fields, family, hidden_size, num_heads)?,
+        vocab_size: fields.required_size("vocab_size", MOST_VOCABULARY)?,
+        max_positions,
+        rms_norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6),
+        rope_theta,
+        rope_scaling,
+        sliding_window: sliding_window(fields, family, num_layers)?,
+        qkv_bias: match family {
+            Family::Llama | Family::Qwen3 => attention_bias,
+            Family::Mistral => false,
+            Family::Qwen2 => true,
+        },
+        o_bias: matches!(family, Family::Llama | Family::Qwen3) && attention_bias,
+        mlp_bias: family == Family::Llama && fields.flag("mlp_bias")?.unwrap_or(false),
+        qk_norm: family == Family::Qwen3,
+        tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+        dtype: dtype.unwrap_or(Dtype::F32),
+    };
+    spec.check().map_err(|problem| problem.in_file(fields.path))?;
+    Ok(Config { spec, says_dtype: dtype.is_some() })
+}
+
+impl Family {
+    const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+
+    /// Returns the `model_type` of `config.json`.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+
+    /// Returns the transformers class of this family under a head.
+    pub fn architecture(self, head: Head) -> String {
+        let prefix = match self {
+            Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
+        };
+        let suffix = match head {
+            Head::LanguageModel => "ForCausalLM",
+            Head::Score => "ForSequenceClassification",
+        };
+        format!("{prefix}{suffix}")
+    }
+
+    fn default_positions(self) -> usize {
+        match self {
+            Self::Llama => 2048,
+            Self::Mistral => 4096 * 32,
+            Self::Qwen2 | Self::Qwen3 => 32768,
+        }
+    }
+}
+
+fn family(fields: Fields<'_>) -> Result<Family> {
+    let name = fields
+        .text("model_type")?
+        .ok_or_else(|| Error::file(fields.path, "model_type is missing"))?;
+    let known = Family::ALL.into_iter().find(|family| family.model_type() == name);
+    known.ok_or_else(|| fields.unsupported("model_type", "llama, mistral, qwen2, qwen3"))
+}
+
+/// The class in `architectures` says what stands on top; without one it is a language model.
+fn head(fields: Fields<'_>, family: Family) -> Result<Head> {
+    let supported = [Head::LanguageModel, Head::Score];
+    let head = match fields.list("architectures")?.map(Vec::as_slice) {
+        None | Some([]) => Head::LanguageModel,
+        Some(names) => {
+            let is_named = |head: &Head| {
+                names.len() == 1 && names[0].as_str() == Some(&family.architecture(*head))
+            };
+            supported.into_iter().find(is_named).ok_or_else(|| {
+                let list = supported.map(|head| family.architecture(head)).join(", ");
+                fields.unsupported("architectures", &list)
+            })?
+        }
+    };
+    if head == Head::Score {
+        let labels = match (fields.object("id2label")?, fields.size("num_labels", usize::MAX)?) {
+            (Some(names), _) => names.object.len(),
+            // Two is the default of transformers.
+            (None, number) => number.unwrap_or(2),
+        };
+        if labels != 1 {
+            return Err(Error::Field {
+                path: fields.path.to_owned(),
+                field: "num_labels".into(),
+                rule: "1 (a reward or value model has one label)".into(),
+                got: labels.to_string(),
+            });
+        }
+    }
+    Ok(head)
+}
+
+/// Keys that would make another model of the same sizes, which we would compute wrongly.
+fn refuse_what_changes_the_model(fields: Fields<'_>) -> Result<()> {
+    if fields.text("hidden_act")?.is_some_and(|name| name != "silu") {
+        return Err(fields.unsupported("hidden_act", "silu"));
+    }
+    if fields.get("quantization_config").is_some() {
+        return Err(fields.unsupported("quantization_config", "f32, f16 and bf16 weights"));
+    }
+    if fields.number("partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
+        return Err(fields.unsupported("partial_rotary_factor", "1"));
+    }
+    Ok(())
+}
+
+fn kv_heads(fields: Fields<'_>, family: Family, num_heads: usize) -> Result<usize> {
+    let absent = !fields.object.contains_key("num_key_value_heads");
+    let default = match family {
+        Family::Mistral if absent => 8,
+        Family::Qwen2 | Family::Qwen3 if absent => 32,
+        _ => num_heads,
+    };
+    Ok(fields.size("num_key_value_heads", MOST_WIDTH)?.unwrap_or(default))
+}
+
+fn head_dim(fields: Fields<'_>, family: Family, hidden: usize, heads: usize) -> Result<usize> {
+    match fields.size("head_dim", MOST_WIDTH)? {
+        Some(size) => Ok(size),
+        None if family == Family::Qwen3 => Ok(128),
+        None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
+        None => Err(fields.broken("num_attention_heads", "a divisor of hidden_size")),
+    }
+}
+
+fn dtype(fields: Fields<'_>) -> Result<Option<Dtype>> {
+    for key in ["dtype", "torch_dtype"] {
+        let Some(name) = fields.text(key)? else { continue };
+        return match name.trim_start_matches("torch.") {
+            "float32" => Ok(Some(Dtype::F32)),
+            "float16" => Ok(Some(Dtype::F16)),
+            "bfloat16" => Ok(Some(Dtype::Bf16)),
+            "auto" => Ok(None),
+            _ => Err(fields.unsupported(key, "float32, float16, bfloat16")),
+        };
+    }
+    Ok(None)
+}
+
+/// transformers lets a `rope_scaling` that is not null win over `rope_parameters`.
+fn rope(fields: Fields<'_>, max_positions: usize) -> Result<(f64, Option<RopeScaling>)> {
+    let nothing = Map::new();
+    let empty = Fields { path: fields.path, object: &nothing };
+    let scaling = fields.object("rope_scaling")?.filter(|scaling| !scaling.object.is_empty());
+    let rope = scaling.or(fields.object("rope_parameters")?).unwrap_or(empty);
+    let theta = match rope.positive("rope_theta")? {
+        Some(theta) => theta,
+        None => fields.positive("rope_theta")?.unwrap_or(10_000.0),
+    };
+    if rope.number("partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
+        return Err(rope.unsupported("partial_rotary_factor", "1"));
+    }
+    // Before 4.43 the key was `type`.
+    let key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
+    let required = |name: &str| {
+        rope.positive(name)?.ok_or_else(|| {
+            Error::file(fields.path, format!("{name} of the rope scaling is missing"))
+        })
+    };
+    let scaling = match rope.text(key)? {
+        None | Some("default") => None,
+        Some("linear") => Some(RopeScaling::Linear { factor: required("factor")? }),
+        Some("llama3") => Some(RopeScaling::Llama3 {
+            factor: required("factor")?,
+            low_freq_factor: required("low_freq_factor")?,
+            high_freq_factor: required("high_freq_factor")?,
+            original_max_position_embeddings: rope
+                .size("original_max_position_embeddings", MOST_POSITIONS)?
+                .unwrap_or(max_positions),
+        }),
+        Some(_) => return Err(rope.unsupported(key, "default, linear, llama3")),
+    };
+    Ok((theta, scaling))
+}
+
+/// Mistral windows every layer. Qwen windows those from `max_window_layers` on, when told to: we can all or none.
+fn sliding_window(fields: Fields<'_>, family: Family, layers: usize) -> Result<Option<usize>> {
+    let window = if fields.object.contains_key("sliding_window") {
+        fields.size("sliding_window", MOST_POSITIONS)?
+    } else {
+        Some(4096)
+    };
+    match family {
+        Family::Llama => Ok(None),
+        Family::Mistral => Ok(window),
+        Family::Qwen2 | Family::Qwen3 => {
+            let used = fields.flag("use_sliding_window")?.unwrap_or(false);
+            let windowed = windowed_layers(fields, layers, used && window.is_some())?;
+            match windowed {
+                0 => Ok(None),
+                all if all == layers && used => Ok(window),
+                _ => Err(fields.unsupported(
+                    if fields.get("layer_types").is_some() {
+                        "layer_types"
+                    } else {
+                        "use_sliding_window"
+                    },
+                    "a sliding window on all layers or on none",
+                )),
+            }
+        }
+    }
+}
+
+fn windowed_layers(fields: Fields<'_>, layers: usize, used: bool) -> Result<usize> {
+    if let Some(kinds) = fields.list("layer_types")? {
+        let count = |name: &str| kinds.iter().filter(|kind| kind.as_str() == Some(name)).count();
+        let (windowed, full) = (count("sliding_attention"), count("full_attention"));
+        if windowed + full != layers || kinds.len() != layers {
+            let rule = format!("{layers} of \"full_attention\" or \"sliding_attention\"");
+            return Err(fields.broken("layer_types", &rule));
+        }
+        return Ok(windowed);
+    }
+    let first = match fields.get("max_window_layers") {
+        Some(value) if value.as_u64() == Some(0) => 0,
+        _ => fields.size("max_window_layers", usize::MAX)?.unwrap_or(28),
+    };
+    Ok(if used { layers.saturating_sub(first) } else { 0 })
+}
+
+/// Returns the `config.json` of a model whose weights are in `dtype`, for transformers 4.43 and later, and 5.
+pub(super) fn to_json(spec: &ModelSpec, dtype: Dtype, ids: &GenerationConfig) -> Value {
+    let mut config = json!({
+        "architectures": [spec.family.architecture(spec.head)],
+        "model_type": spec.family.model_type(),
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "num_key_value_heads": spec.num_kv_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "max_position_embeddings": spec.max_positions,
+        "hidden_act": "silu",
+        "rms_norm_eps": spec.rms_norm_eps,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": spec.tie_word_embeddings,
+        "use_cache": true,
+        "dtype": dtype_name(dtype),
+        "torch_dtype": dtype_name(dtype),
+    });
+    let mut put = |key: &str, value: Value| config[key] = value;
+    put_rope(spec, &mut put);
+    put_family(spec, &mut put);
+    if spec.head == Head::Score {
+        put("num_labels", json!(1));
+        put("id2label", json!({"0": "LABEL_0"}));
+        put("label2id", json!({"LABEL_0": 0}));
+    }
+    // Absent ids must not become the class's defaults (1 and 2 for Llama), hence null.
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        put(key, ids.id_entries().remove(key).unwrap_or(Value::Null));
+    }
+    config
+}
+
+fn put_rope(spec: &ModelSpec, put: &mut impl FnMut(&str, Value)) {
+    let scaling = match &spec.rope_scaling {
+        None => json!({"rope_type": "default"}),
+        Some(RopeScaling::Linear { factor }) => json!({"rope_type": "linear", "factor": factor}),
+        Some(RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        }) => json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_position_embeddings,
+        }),
+    };
+    put("rope_theta", json!(spec.rope_theta));
+    put("rope_scaling", spec.rope_scaling.as_ref().map_or(Value::Null, |_| scaling.clone()));
+    let mut parameters = scaling;
+    parameters["rope_theta"] = json!(spec.rope_theta);
+    put("rope_parameters", parameters);
+}
+
+fn put_family(spec: &ModelSpec, put: &mut impl FnMut(&str, Value)) {
+    match spec.family {
+        Family::Llama => {
+            put("attention_bias", json!(spec.qkv_bias));
+            put("mlp_bias", json!(spec.mlp_bias));
+        }
+        Family::Mistral => put("sliding_window", json!(spec.sliding_window)),
+        Family::Qwen2 | Family::Qwen3 => {
+            let windowed = spec.sliding_window.is_some();
+            put("use_sliding_window", json!(windowed));
+            put("sliding_window", json!(spec.sliding_window));
+            put("max_window_layers", json!(if windowed { 0 } else { spec.num_layers }));
+            if spec.family == Family::Qwen3 {
+                put("attention_bias", json!(spec.qkv_bias));
+            }
+        }
+    }
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::Bf16 => "bfloat16",
+    }
+}
