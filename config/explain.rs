@@ -86,6 +86,7 @@ fn hint(name: &str, candidates: &[&str]) -> String {
         Some(best) if strsim::normalized_damerau_levenshtein(name, best) >= 0.6 => {
             format!(", did you mean {best:?}?")
         }
+        Some(only) if candidates.len() == 1 => format!(", expected {only}"),
         Some(_) => format!(", expected one of {}", candidates.join(", ")),
         None => ", none is expected".into(),
     }

@@ -14,28 +14,38 @@
 
 mod error;
 mod explain;
+mod ppo;
+mod reward_model;
+mod sampling;
+mod sections;
+mod sft;
 mod source;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Error, Violation};
+pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
+pub use reward_model::RewardModelConfig;
+pub use sampling::SamplingConfig;
+pub use sections::{CheckpointConfig, ComputeDtype, LogConfig, ModelConfig};
+pub use sft::SftConfig;
 use source::{Entries, Source};
 
 /// A whole configuration file.
 pub trait Config: Serialize + DeserializeOwned {
-    /// Lists every path in it, so that relative ones can be resolved against the file's folder.
-    fn paths(&mut self) -> Vec<&mut PathBuf>;
-
     /// Checks everything that the types cannot: ranges, and values that contradict each other.
     ///
     /// # Errors
     /// The first rule that is broken, with the key to blame.
     fn validate(&self) -> Result<(), Violation>;
+
+    /// Spells out what the file leaves to other keys, and makes relative paths those of the file's folder.
+    fn resolve(&mut self, folder: &Path);
+
+    /// Says in words how the batch sizes fit together, a line for each.
+    fn arithmetic(&self) -> Vec<String>;
 }
 
 /// Reads a configuration file and lays `key=value` overrides over it.
@@ -69,16 +79,32 @@ pub fn parse<T: Config>(
     let mut config = T::deserialize(toml::Deserializer::from(table))
         .map_err(|error| explain::type_error(&source, &entries, &error))?;
     config.validate().map_err(|broken| explain::violation(&source, &entries, &broken))?;
-    for path in config.paths() {
-        *path = folder.join(&*path);
-    }
+    config.resolve(folder);
     Ok(config)
 }
 
-/// Writes a configuration as TOML, with every default spelled out. Keys that are unset are left out.
+/// Writes a configuration as TOML, with every default spelled out and the batch arithmetic on top. What is written
+/// reads back as the same configuration.
 pub fn to_toml<T: Config>(config: &T) -> String {
-    toml::to_string(config).expect("configurations hold nothing that TOML lacks")
+    let arithmetic = config
+        .arithmetic()
+        .iter()
+        .map(|line| {
+            format!(
+                "# {line}
+"
+            )
+        })
+        .collect::<String>();
+    let keys = toml::to_string(config).expect("configurations hold nothing that TOML lacks");
+    format!(
+        "{arithmetic}
+{keys}"
+    )
 }
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod run_tests;

@@ -43,7 +43,8 @@ impl Source {
         let parse = |text| DeTable::parse(text).map_err(|error| self.syntax_error(&error));
         let mut root = parse(&self.text)?;
         for over in &self.overrides {
-            merge(root.get_mut(), parse(&over.padded)?.into_inner());
+            let tables = over.padded.split('=').next().unwrap_or_default().matches('.').count();
+            lay_over(root.get_mut(), parse(&over.padded)?.into_inner(), tables);
         }
         Ok(root)
     }
@@ -96,18 +97,19 @@ fn assignment(given: &str) -> Result<String, Error> {
     Ok(format!("{key}={value}"))
 }
 
-/// Lays `top` over `base`: tables are merged, everything else is replaced.
-fn merge<'i>(base: &mut DeTable<'i>, top: DeTable<'i>) {
+/// Puts the value of an override in its place, which lies so many tables deep. What was there is replaced.
+fn lay_over<'i>(base: &mut DeTable<'i>, top: DeTable<'i>, tables: usize) {
     for (key, mut value) in top {
-        if let (Some(below), DeValue::Table(table)) =
-            (base.get_mut(key.get_ref().as_ref()), value.get_mut())
-            && let DeValue::Table(below) = below.get_mut()
+        let name: &str = key.get_ref();
+        if tables > 0
+            && let DeValue::Table(top) = value.get_mut()
+            && let Some(DeValue::Table(base)) = base.get_mut(name).map(Spanned::get_mut)
         {
-            merge(below, std::mem::take(table));
+            lay_over(base, std::mem::take(top), tables - 1);
             continue;
         }
         // Removed first, because inserting over a key would keep the position of the old one.
-        base.remove(key.get_ref().as_ref());
+        base.remove(name);
         base.insert(key, value);
     }
 }

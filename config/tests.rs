@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -48,8 +50,12 @@ enum Reward {
 }
 
 impl Config for Toy {
-    fn paths(&mut self) -> Vec<&mut PathBuf> {
-        vec![&mut self.output_dir]
+    fn resolve(&mut self, folder: &Path) {
+        self.output_dir = folder.join(&self.output_dir);
+    }
+
+    fn arithmetic(&self) -> Vec<String> {
+        vec![format!("mini-batches: {}", self.ppo.mini_batches)]
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -150,6 +156,13 @@ fn overrides_are_laid_over_the_file() {
     assert_eq!(toy.ppo.mini_batches, 4);
     assert_eq!(toy.ppo.list, [1, 2]);
     assert_eq!(toy.output_dir, Path::new("/base/other/place"));
+}
+
+#[test]
+fn an_override_of_a_whole_section_replaces_it() {
+    let file = "output_dir = \"out\"\n[ppo]\nclip_range = 0.1\nmini_batches = 4\n";
+    let toy = toy(file, &["ppo={mini_batches = 3}"]).expect("valid");
+    assert_eq!((toy.ppo.mini_batches, toy.ppo.clip_range), (3, 0.2));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 pub mod demo;
 mod directory;
-pub mod machine;
 mod metrics;
 mod observer;
 mod progress;

@@ -1,0 +1,203 @@
+//! `rollforge ppo --config`: proximal policy optimisation.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CheckpointConfig, ComputeDtype, Config, LogConfig, SamplingConfig, Violation,
+    sections::{Shared, resolve, within},
+};
+use crate::{
+    data::DataConfig,
+    trainer::config::{
+        Device, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig, ValueInit,
+    },
+};
+
+/// A run of PPO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PpoConfig {
+    /// Where everything about the run is written.
+    pub output_dir: PathBuf,
+    /// Key of all random numbers. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where the trainer computes. Default `cpu`.
+    #[serde(default)]
+    pub device: Device,
+    /// Number of threads, also of the engine where `engine.threads` does not say. Default 0: every core.
+    #[serde(default)]
+    pub threads: usize,
+    /// The policy and its reference.
+    pub model: PolicyConfig,
+    /// The prompts.
+    pub data: DataConfig,
+    /// Where rewards come from.
+    pub reward: RewardConfig,
+    /// The algorithm's options.
+    #[serde(default)]
+    pub ppo: PpoOptions,
+    /// How completions are sampled.
+    #[serde(default)]
+    pub sampling: SamplingConfig,
+    /// How weights follow gradients.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate changes.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// When checkpoints are written.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// The `[model]` section of a PPO run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// The Hugging Face model directory the policy starts from.
+    pub path: PathBuf,
+    /// That of the reference policy. Default: `path`.
+    #[serde(default)]
+    pub reference: Option<PathBuf>,
+    /// The number format to compute in. Default `f32`.
+    #[serde(default)]
+    pub dtype: ComputeDtype,
+    /// Compute each layer again in the backward pass instead of keeping what it computed. Default false.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
+}
+
+/// The `[reward]` section: what a completion is worth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RewardConfig {
+    /// What a reward model says of prompt and completion.
+    Model {
+        /// Its directory: a sequence classifier with one label.
+        path: PathBuf,
+    },
+    /// 1 where the completion's text is that of a data column, white space around either aside; 0 where it is not.
+    ExactMatch {
+        /// The column.
+        column: String,
+    },
+    /// The share of a data column's tokens that the completion has in the same place. Each token is rewarded by itself,
+    /// where it stands: 1 / tokens of the column if it is right, 0 if it is not.
+    PositionMatch {
+        /// The column.
+        column: String,
+    },
+}
+
+impl Config for PpoConfig {
+    fn resolve(&mut self, folder: &Path) {
+        resolve(folder, [&mut self.output_dir, &mut self.model.path]);
+        resolve(folder, self.model.reference.as_mut());
+        resolve(folder, self.data.train.iter_mut().chain(&mut self.data.eval));
+        if let RewardConfig::Model { path } = &mut self.reward {
+            resolve(folder, [path]);
+        }
+        self.model.reference.get_or_insert_with(|| self.model.path.clone());
+        self.ppo = self.ppo.resolved(self.optimizer.lr);
+    }
+
+    fn validate(&self) -> Result<(), Violation> {
+        let shared = Shared {
+            output_dir: &self.output_dir,
+            model: &self.model.path,
+            seed: self.seed,
+            threads: self.threads,
+            data: &self.data,
+            optimizer: &self.optimizer,
+            schedule: &self.schedule,
+            log: &self.log,
+        };
+        shared.validate()?;
+        within("ppo", self.ppo.validate())?;
+        self.sampling.validate()?;
+        self.validate_reward()?;
+        self.validate_sampling()
+    }
+
+    fn arithmetic(&self) -> Vec<String> {
+        let PpoOptions { prompts_per_iteration, samples_per_prompt, mini_batches, .. } = self.ppo;
+        let (rollouts, epochs) = (self.ppo.rollout_batch(), self.ppo.epochs());
+        let smallest = rollouts / mini_batches;
+        let mini_batch = match rollouts.div_ceil(mini_batches) {
+            largest if largest > smallest => format!("{smallest} to {largest}"),
+            _ => smallest.to_string(),
+        };
+        let longest = self.data.max_tokens + self.sampling.max_new_tokens;
+        vec![
+            format!(
+                "rollout batch: {prompts_per_iteration} prompts x {samples_per_prompt} samples = {rollouts} rollouts"
+            ),
+            format!(
+                "optimizer steps: {epochs} epochs x {mini_batches} mini-batches of {mini_batch} rollouts = {} an \
+                 iteration, {} in {} iterations",
+                epochs * mini_batches,
+                self.ppo.optimizer_steps(),
+                self.ppo.iterations
+            ),
+            format!(
+                "micro-batch: up to {} tokens, at least {} of the longest rollouts ({} + {} = {longest} tokens)",
+                self.ppo.micro_batch_tokens,
+                (self.ppo.micro_batch_tokens / longest).max(1),
+                self.data.max_tokens,
+                self.sampling.max_new_tokens,
+            ),
+        ]
+    }
+}
+
+impl PpoConfig {
+    fn validate_reward(&self) -> Result<(), Violation> {
+        let kind = match &self.reward {
+            RewardConfig::Model { .. } => return Ok(()),
+            RewardConfig::ExactMatch { .. } => "exact_match",
+            RewardConfig::PositionMatch { .. } => "position_match",
+        };
+        Violation::unless(
+            self.ppo.value_init == ValueInit::Policy,
+            "ppo.value_init",
+            format!("\"policy\" where reward.kind is {kind:?}"),
+            "\"reward_model\"",
+        )
+    }
+
+    /// Checks what algorithm and sampling ask of each other.
+    fn validate_sampling(&self) -> Result<(), Violation> {
+        let (ppo, sampling) = (&self.ppo, &self.sampling);
+        Violation::unless(
+            sampling.temperature > 0.0,
+            "sampling.temperature",
+            "above 0, for greedy completions have nothing to be compared with",
+            sampling.temperature,
+        )?;
+        // The engine's log-probs are then those of another distribution than the trainer's.
+        Violation::unless(
+            ppo.old_logprobs == OldLogprobs::Recompute || !sampling.cuts_off(),
+            "ppo.old_logprobs",
+            "\"recompute\" where sampling has top_k, top_p, min_p or repetition_penalty",
+            "\"rollout\"",
+        )?;
+        Violation::unless(
+            ppo.missing_eos_penalty == 0.0 || !sampling.ignore_eos,
+            "ppo.missing_eos_penalty",
+            "0 where sampling.ignore_eos is true",
+            ppo.missing_eos_penalty,
+        )?;
+        Violation::unless(
+            !(ppo.mask_unfinished && sampling.ignore_eos),
+            "ppo.mask_unfinished",
+            "false where sampling.ignore_eos is true",
+            true,
+        )
+    }
+}

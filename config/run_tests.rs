@@ -1,0 +1,156 @@
+//! Whole configurations of runs.
+
+use std::path::Path;
+
+use super::*;
+use crate::trainer::config::Device;
+
+const SFT: &str = r#"
+output_dir = "runs/sft"
+[model]
+path = "base"
+[data]
+train = "train.jsonl"
+"#;
+
+const PPO: &str = r#"
+output_dir = "runs/ppo"
+device = "cuda:1"
+[model]
+path = "sft"
+[data]
+train = ["a.jsonl", "b.parquet"]
+[reward]
+kind = "model"
+path = "rm"
+[ppo]
+prompts_per_iteration = 6
+samples_per_prompt = 2
+mini_batches = 5
+"#;
+
+fn read<T: Config>(text: &str, overrides: &[&str]) -> Result<T, Error> {
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    parse("run.toml", text.into(), Path::new("/base"), &overrides)
+}
+
+fn refusal<T: Config + std::fmt::Debug>(text: &str, overrides: &[&str]) -> String {
+    let message = read::<T>(text, overrides).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message.rsplit_once("\": ").map(|(_, message)| message.into()).unwrap_or(message)
+}
+
+#[test]
+fn a_short_file_is_a_whole_configuration() {
+    let config: SftConfig = read(SFT, &[]).unwrap();
+    assert_eq!(config.data.train, [Path::new("/base/train.jsonl")]);
+    assert_eq!(config.model.path, Path::new("/base/base"));
+    let config: PpoConfig = read(PPO, &[]).unwrap();
+    assert_eq!(config.device, Device::Cuda(1));
+    assert_eq!(config.data.train.len(), 2);
+    assert_eq!(config.reward, RewardConfig::Model { path: "/base/rm".into() });
+}
+
+#[test]
+fn what_is_printed_reads_back_with_every_default_spelled_out() {
+    let config: PpoConfig = read(PPO, &[]).unwrap();
+    let text = to_toml(&config);
+    for line in
+        ["epochs = 4\n", "gae_lambda = 0.95\n", "reference = \"/base/sft\"\n", "top_p = 1.0\n"]
+    {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert_eq!(read::<PpoConfig>(&text, &[]).unwrap(), config);
+    let config: SftConfig = read(SFT, &[]).unwrap();
+    assert_eq!(read::<SftConfig>(&to_toml(&config), &[]).unwrap(), config);
+    let config: RewardModelConfig = read(SFT, &[]).unwrap();
+    assert_eq!(read::<RewardModelConfig>(&to_toml(&config), &[]).unwrap(), config);
+}
+
+#[test]
+fn the_batch_arithmetic_is_spelled_out() {
+    let config: PpoConfig = read(PPO, &[]).unwrap();
+    let text = to_toml(&config);
+    let top: Vec<&str> = text.lines().take(3).collect();
+    assert_eq!(
+        top,
+        [
+            "# rollout batch: 6 prompts x 2 samples = 12 rollouts",
+            "# optimizer steps: 4 epochs x 5 mini-batches of 2 to 3 rollouts = 20 an iteration, 2000 in 100 iterations",
+            "# micro-batch: up to 8192 tokens, at least 7 of the longest rollouts (1024 + 128 = 1152 tokens)",
+        ]
+    );
+}
+
+#[test]
+fn options_of_every_section_are_checked_and_named() {
+    assert_eq!(
+        refusal::<SftConfig>(SFT, &["sft.batch_size=0"]),
+        "sft.batch_size must be at least 1, got 0"
+    );
+    assert_eq!(
+        refusal::<RewardModelConfig>(SFT, &["reward_model.center_coef=-1.0"]),
+        "reward_model.center_coef must be a number from 0 up, got -1"
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["optimizer.lr=nan"]),
+        "optimizer.lr must be a number from 0 up, got NaN"
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["sampling.top_p=0.0"]),
+        "sampling.top_p must be above 0 and at most 1, got 0"
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["device=gpu"]),
+        "device: device must be `cpu`, `cuda` or `cuda:N`, got `gpu`"
+    );
+    assert_eq!(
+        refusal::<SftConfig>(SFT, &["data.train=[]"]),
+        "data.train must be at least one file, got none"
+    );
+    assert_eq!(
+        refusal::<SftConfig>(SFT, &["data.train=3"]),
+        "data.train: invalid type: integer `3`, expected a path or a list of paths"
+    );
+}
+
+#[test]
+fn contradictions_between_sections_are_refused() {
+    assert_eq!(
+        refusal::<SftConfig>(SFT, &["output_dir=base"]),
+        "output_dir must be another folder than model.path, got base"
+    );
+    assert_eq!(
+        refusal::<SftConfig>(SFT, &["sft.eval_every=10"]),
+        "sft.eval_every must be 0 where data.eval names no file, got 10"
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["reward={kind = 'exact_match', column = 'answer'}"]),
+        "run.toml:11:2: ppo.value_init must be \"policy\" where reward.kind is \"exact_match\", got \"reward_model\""
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["ppo.old_logprobs=rollout", "sampling.top_k=5"]),
+        "ppo.old_logprobs must be \"recompute\" where sampling has top_k, top_p, min_p or repetition_penalty, got \
+         \"rollout\""
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["ppo.missing_eos_penalty=1.0", "sampling.ignore_eos=true"]),
+        "ppo.missing_eos_penalty must be 0 where sampling.ignore_eos is true, got 1"
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["sampling.min_new_tokens=200"]),
+        "sampling.min_new_tokens must be at most max_new_tokens (128), got 200"
+    );
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["ppo.kl_in=loss"]),
+        "ppo.kl_estimator must be abs, k2 or k3 where kl_in is `loss`, got k1"
+    );
+}
+
+#[test]
+fn a_section_of_another_task_is_refused_by_name() {
+    assert!(
+        refusal::<SftConfig>(SFT, &["ppo.clip_range=0.1"])
+            .starts_with("unknown key \"ppo\", expected one of")
+    );
+}

@@ -1,0 +1,154 @@
+//! Sections that several configurations share.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Violation;
+use crate::{
+    data::DataConfig,
+    rollout::Dtype,
+    trainer::config::{OptimizerConfig, OptionError, ScheduleConfig},
+};
+
+/// The number format the trainer computes in; weights and optimizer state are f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeDtype {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit brain floats.
+    Bf16,
+}
+
+impl From<ComputeDtype> for Dtype {
+    fn from(dtype: ComputeDtype) -> Self {
+        match dtype {
+            ComputeDtype::F32 => Self::F32,
+            ComputeDtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// The `[model]` section: what is trained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The Hugging Face model directory to start from.
+    pub path: PathBuf,
+    /// The number format to compute in. Default `f32`.
+    #[serde(default)]
+    pub dtype: ComputeDtype,
+    /// Compute each layer again in the backward pass instead of keeping what it computed: less memory, a third more
+    /// work. Default false.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
+}
+
+/// The `[checkpoint]` section. The last state is always written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Write a checkpoint after so many optimizer steps (PPO: iterations). Default 0: only at the end.
+    pub every: u64,
+    /// Keep so many of the latest ones. Default 2; 0 keeps all.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 0, keep: 2 }
+    }
+}
+
+/// The `[log]` section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Write metrics after so many optimizer steps (PPO: iterations). Default 1.
+    pub every: u64,
+    /// Write so many sampled completions each time, where the run samples any. Default 4.
+    pub samples: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { every: 1, samples: 4 }
+    }
+}
+
+/// What every training run has, for the checks that are the same in each.
+pub(super) struct Shared<'a> {
+    pub(super) output_dir: &'a Path,
+    pub(super) model: &'a Path,
+    pub(super) seed: u64,
+    pub(super) threads: usize,
+    pub(super) data: &'a DataConfig,
+    pub(super) optimizer: &'a OptimizerConfig,
+    pub(super) schedule: &'a ScheduleConfig,
+    pub(super) log: &'a LogConfig,
+}
+
+impl Shared<'_> {
+    pub(super) fn validate(&self) -> Result<(), Violation> {
+        let not_empty = |path: &Path| !path.as_os_str().is_empty();
+        Violation::unless(not_empty(self.output_dir), "output_dir", "a folder", "\"\"")?;
+        Violation::unless(not_empty(self.model), "model.path", "a folder", "\"\"")?;
+        Violation::unless(
+            self.output_dir != self.model,
+            "output_dir",
+            "another folder than model.path",
+            self.output_dir.display(),
+        )?;
+        // TOML has no larger integers, and the resolved configuration must read back.
+        Violation::unless(i64::try_from(self.seed).is_ok(), "seed", "below 2^63", self.seed)?;
+        Violation::unless(self.threads <= 1024, "threads", "at most 1024", self.threads)?;
+        Violation::unless(self.log.every >= 1, "log.every", "at least 1", self.log.every)?;
+        self.validate_data()?;
+        within("optimizer", self.optimizer.validate())?;
+        within("schedule", self.schedule.validate())
+    }
+
+    fn validate_data(&self) -> Result<(), Violation> {
+        let data = self.data;
+        let files = |key: &str| format!("data.{key}");
+        Violation::unless(!data.train.is_empty(), files("train"), "at least one file", "none")?;
+        Violation::unless(
+            data.max_tokens >= 2,
+            files("max_tokens"),
+            "at least 2",
+            data.max_tokens,
+        )?;
+        for (key, rows) in [("train_rows", data.train_rows), ("eval_rows", data.eval_rows)] {
+            Violation::unless(rows != Some(0), files(key), "at least 1", 0)?;
+        }
+        let rows_of_nothing = data.eval_rows.is_some() && data.eval.is_empty();
+        let rule = "unset where data.eval names no file";
+        Violation::unless(!rows_of_nothing, files("eval_rows"), rule, data.eval_rows.unwrap_or(0))
+    }
+}
+
+/// Names the section of an option that breaks a rule.
+pub(super) fn within(section: &str, checked: Result<(), OptionError>) -> Result<(), Violation> {
+    checked.map_err(|error| {
+        Violation::new(format!("{section}.{}", error.field), error.rule, error.got)
+    })
+}
+
+/// Checks that something to measure on is there where measuring is asked for.
+pub(super) fn eval_has_data(key: &str, every: u64, data: &DataConfig) -> Result<(), Violation> {
+    Violation::unless(
+        every == 0 || !data.eval.is_empty(),
+        key,
+        "0 where data.eval names no file",
+        every,
+    )
+}
+
+/// Makes paths absolute, as seen from `folder`.
+pub(super) fn resolve<'a>(folder: &Path, paths: impl IntoIterator<Item = &'a mut PathBuf>) {
+    for path in paths {
+        *path = folder.join(&*path);
+    }
+}
