@@ -1,0 +1,114 @@
+//! The engine's end: permits, and what is pushed with them.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{QueueError, Shared, Ticket};
+
+/// Issues permits. Clones issue from the same queue; when the last one and every permit are gone, the consumer's wait
+/// ends with an error.
+pub struct Issuer<T>(Arc<Shared<T>>);
+
+impl<T> Issuer<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
+        shared.join();
+        Self(shared)
+    }
+
+    /// Returns a permit, or `None` when what it makes could be consumed too late. Never waits.
+    ///
+    /// # Errors
+    /// When the consumer is gone.
+    pub fn try_issue(&self) -> Result<Option<Permit<T>>, QueueError> {
+        if self.0.is_closed() {
+            return Err(QueueError::TrainerGone { state: self.0.state() });
+        }
+        Ok(self.0.admit().map(|ticket| Permit::new(self.0.clone(), ticket)))
+    }
+
+    /// Waits for a permit. Needs a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    /// When the consumer is gone, or the deadline passes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future issues nothing.
+    pub async fn issue(&self) -> Result<Permit<T>, QueueError> {
+        let started = Instant::now();
+        match tokio::time::timeout(self.0.options.deadline, self.admitted()).await {
+            Ok(permit) => permit,
+            Err(_) => Err(QueueError::NoPermit {
+                seconds: started.elapsed().as_secs_f64(),
+                state: self.0.state(),
+            }),
+        }
+    }
+
+    async fn admitted(&self) -> Result<Permit<T>, QueueError> {
+        loop {
+            // Listen first, look second: a limit raised in between is not missed.
+            let mut raised = std::pin::pin!(self.0.admission.notified());
+            raised.as_mut().enable();
+            if let Some(permit) = self.try_issue()? {
+                return Ok(permit);
+            }
+            raised.await;
+        }
+    }
+}
+
+impl<T> Clone for Issuer<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl<T> Drop for Issuer<T> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// The right to have one prompt answered, and a slot for the answer.
+///
+/// Dropped without a push (the request failed or was cancelled), it is given back: its ticket is skipped, and another
+/// permit can be issued once the consumer has noticed.
+#[must_use = "a permit dropped is given back"]
+pub struct Permit<T> {
+    shared: Arc<Shared<T>>,
+    ticket: Ticket,
+    pushed: bool,
+}
+
+impl<T> Permit<T> {
+    fn new(shared: Arc<Shared<T>>, ticket: Ticket) -> Self {
+        shared.join();
+        Self { shared, ticket, pushed: false }
+    }
+
+    /// Returns the place in the order of issue.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Moves the item into the queue. Never waits: the slot is reserved.
+    ///
+    /// # Errors
+    /// When the consumer is gone; the item is lost.
+    pub fn push(mut self, item: T) -> Result<(), QueueError> {
+        self.pushed = true;
+        if self.shared.is_closed() {
+            return Err(QueueError::TrainerGone { state: self.shared.state() });
+        }
+        self.shared.fill(self.ticket, Some(item));
+        Ok(())
+    }
+}
+
+impl<T> Drop for Permit<T> {
+    fn drop(&mut self) {
+        if !self.pushed {
+            self.shared.fill(self.ticket, None);
+        }
+        self.shared.leave();
+    }
+}

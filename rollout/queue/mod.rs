@@ -1,0 +1,219 @@
+//! The queue from engine to trainer: bounded, lock-free, and never staler than agreed.
+//!
+//! Staleness is bounded by admission, not by throwing rollouts away afterwards. Before a prompt goes to the engine, its
+//! issuer gets a [`Permit`], and there are never more of them than
+//!
+//! ```text
+//! issued <= (max_staleness + iteration + 1) * batch        (AReaL, arXiv 2505.24298, section 5.1)
+//! ```
+//!
+//! dropped permits not counted. The trainer takes one batch per iteration and refits at most once in each, so whatever
+//! was issued in iteration `i` is consumed by iteration `i + max_staleness`, at most `max_staleness` refits later. A
+//! permit is also the reservation of a slot: pushing never waits and never fails for want of room.
+//!
+//! ```
+//! use rollforge::rollout::{Order, QueueOptions, queue};
+//!
+//! let options = QueueOptions { batch: 2, order: Order::Ticket, ..QueueOptions::default() };
+//! let (issuer, mut consumer) = queue(options);
+//! let first = issuer.try_issue()?.expect("two permits at the start");
+//! let second = issuer.try_issue()?.expect("two permits at the start");
+//! assert!(issuer.try_issue()?.is_none(), "a third would be stale");
+//!
+//! second.push("b")?;
+//! first.push("a")?;
+//! assert_eq!(consumer.take()?, ["a", "b"]);
+//! consumer.advance(consumer.version().next()); // after the refit
+//! assert!(issuer.try_issue()?.is_some());
+//! # Ok::<(), rollforge::rollout::QueueError>(())
+//! ```
+//!
+//! What travels is up to the caller: a rollout, or all rollouts of one prompt.
+
+mod consumer;
+mod error;
+mod issuer;
+mod order;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crossbeam::{
+    queue::ArrayQueue,
+    sync::{Parker, Unparker},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::WeightVersion;
+pub use consumer::Consumer;
+pub use error::{QueueError, QueueState};
+pub use issuer::{Issuer, Permit};
+
+/// The place of a permit in the order of issue, from 0. Dropped permits leave gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// In which order the trainer takes what the engine made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// As the prompts were issued: runs repeat exactly, and a batch waits for its slowest completion.
+    #[default]
+    Ticket,
+    /// As they come: a slow completion is overtaken for as long as that cannot make it too stale.
+    Arrival,
+}
+
+/// How a queue is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// Items the trainer takes per iteration.
+    pub batch: usize,
+    /// By how many refits the weights may have moved on between issue and consumption. 0 is synchronous.
+    pub max_staleness: usize,
+    /// In which order items are taken.
+    pub order: Order,
+    /// How long a wait may go on without progress.
+    pub deadline: Duration,
+    /// The version the engine serves at the start.
+    pub version: WeightVersion,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            batch: 1,
+            max_staleness: 0,
+            order: Order::Ticket,
+            deadline: Duration::from_secs(600),
+            version: WeightVersion(0),
+        }
+    }
+}
+
+impl QueueOptions {
+    /// Returns how many items can be on their way at once, from permit to consumption.
+    pub fn capacity(&self) -> usize {
+        (self.max_staleness + 1) * self.batch
+    }
+}
+
+/// Makes a queue: one end issues permits and pushes, the other takes.
+///
+/// # Panics
+/// If the batch is empty.
+pub fn queue<T>(options: QueueOptions) -> (Issuer<T>, Consumer<T>) {
+    assert!(options.batch > 0, "a batch has at least one item");
+    let parker = Parker::new();
+    let shared = Arc::new(Shared {
+        options,
+        slots: ArrayQueue::new(options.capacity()),
+        next: AtomicU64::new(0),
+        limit: AtomicU64::new(options.capacity() as u64),
+        collected: AtomicU64::new(0),
+        version: AtomicU64::new(options.version.0),
+        producers: AtomicUsize::new(0),
+        consumer_gone: AtomicBool::new(false),
+        admission: Notify::new(),
+        arrival: parker.unparker().clone(),
+    });
+    (Issuer::new(shared.clone()), Consumer::new(shared, parker))
+}
+
+/// What a permit leaves in its slot: an item, or nothing when it was dropped.
+struct Slot<T> {
+    ticket: Ticket,
+    item: Option<T>,
+}
+
+struct Shared<T> {
+    options: QueueOptions,
+    /// As many slots as permits can be out, so a permit always finds one free.
+    slots: ArrayQueue<Slot<T>>,
+    /// The next ticket; only grows.
+    next: AtomicU64,
+    /// Tickets below it may be issued; only grows, and only the consumer writes it.
+    limit: AtomicU64,
+    /// Tickets whose slots the consumer has emptied. For reports.
+    collected: AtomicU64,
+    /// The version of the weights, by the consumer's word. For reports.
+    version: AtomicU64,
+    /// Issuers and permits alive.
+    producers: AtomicUsize,
+    consumer_gone: AtomicBool,
+    /// Wakes issuers when the limit grows or the consumer goes.
+    admission: Notify,
+    /// Wakes the consumer when a slot fills or the last producer goes.
+    arrival: Unparker,
+}
+
+impl<T> Shared<T> {
+    /// Returns a ticket, if one may be issued.
+    fn admit(&self) -> Option<Ticket> {
+        // Acquire pairs with the Release in `Consumer::publish`: who sees the limit of an iteration submits its prompt
+        // after the refit that ended the iteration before.
+        let limit = self.limit.load(Ordering::Acquire);
+        // An old limit only admits less. Acquire pairs with `Consumer::advance`, which reads the next ticket by a
+        // read-modify-write: a ticket it did not count is issued after the refit it follows.
+        self.next
+            .try_update(Ordering::Acquire, Ordering::Relaxed, |next| {
+                (next < limit).then_some(next + 1)
+            })
+            .ok()
+            .map(Ticket)
+    }
+
+    fn fill(&self, ticket: Ticket, item: Option<T>) {
+        let free = self.slots.push(Slot { ticket, item }).is_ok();
+        assert!(free, "a permit reserves its slot");
+        self.arrival.unpark();
+    }
+
+    /// Counts an issuer or permit. Relaxed: whoever makes one holds one, so the count cannot meet zero.
+    fn join(&self) {
+        self.producers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Uncounts one. Release pairs with the consumer's Acquire: who sees zero also sees every slot filled before.
+    fn leave(&self) {
+        if self.producers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.arrival.unpark();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        // Nothing is published through this flag.
+        self.consumer_gone.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the counters, each by itself: a report, not a snapshot. Hence Relaxed.
+    fn state(&self) -> QueueState {
+        let collected = self.collected.load(Ordering::Relaxed);
+        let queued = self.slots.len();
+        let issued = self.next.load(Ordering::Relaxed);
+        QueueState {
+            batch: self.options.batch,
+            max_staleness: self.options.max_staleness,
+            version: WeightVersion(self.version.load(Ordering::Relaxed)),
+            issued,
+            may_issue: self.limit.load(Ordering::Relaxed).saturating_sub(issued),
+            queued,
+            out: issued.saturating_sub(collected + queued as u64),
+        }
+    }
+}
