@@ -54,3 +54,10 @@ pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     write().map_err(Error::io("write", path))
 }
+
+/// Returns a JSON value as text over several lines.
+pub(super) fn pretty(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("a JSON value can be written");
+    text.push('\n');
+    text
+}

@@ -3,6 +3,8 @@
 //! [`Checkpoint`] opens a directory and checks it, [`write_model`] writes one that transformers loads as it is,
 //! [`Tokenizer`] and [`TextStream`] turn text into token ids and back.
 
+mod bpe;
+mod chat_template;
 mod check;
 mod checkpoint;
 mod config_json;
@@ -12,20 +14,24 @@ mod fields;
 mod files;
 mod generation_config;
 mod init;
+mod new_model;
 mod open;
 mod shard;
 mod spec;
+mod strftime;
 #[cfg(test)]
 mod tests;
 mod text_stream;
 mod tokenizer;
 mod write;
 
+pub use chat_template::{ChatOptions, ChatTemplate, ChatTokens, Message, RenderedChat};
 pub use check::SpecProblem;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
 pub use generation_config::GenerationConfig;
 pub use init::{Init, random_weights, with_score_head};
+pub use new_model::{Created, NewModelSpec, new_model};
 pub use open::Model;
 pub use spec::{Family, Head, ModelSpec, RopeScaling};
 pub use text_stream::TextStream;

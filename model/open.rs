@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, Error, GenerationConfig, ModelSpec, Tokenizer, error::Result};
+use super::{
+    ChatTemplate, Checkpoint, Error, GenerationConfig, ModelSpec, Tokenizer, error::Result,
+};
 
 /// An opened model directory.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub struct Model {
     pub checkpoint: Checkpoint,
     /// Text into ids and back; `None` without a `tokenizer.json`.
     pub tokenizer: Option<Tokenizer>,
+    /// Conversations into text; `None` where the model has no template.
+    pub chat_template: Option<ChatTemplate>,
     /// EOS ids and sampling defaults.
     pub generation: GenerationConfig,
 }
@@ -31,13 +35,15 @@ impl Model {
                 .check(checkpoint.spec())
                 .map_err(|error| Error::file(dir, error.to_string()))?;
         }
+        let special = tokenizer.as_ref().map(|tokenizer| tokenizer.special().clone());
+        let chat_template = ChatTemplate::open(dir, &special.unwrap_or_default())?;
         let generation = GenerationConfig::open(dir)?;
         let vocab_size = checkpoint.spec().vocab_size;
         if let Some(id) = generation.eos_token_ids.iter().find(|id| **id as usize >= vocab_size) {
             let problem = format!("eos_token_id {id} is beyond the vocab_size of {vocab_size}");
             return Err(Error::file(dir, problem));
         }
-        Ok(Self { checkpoint, tokenizer, generation })
+        Ok(Self { checkpoint, tokenizer, chat_template, generation })
     }
 
     /// Returns the model's shape.

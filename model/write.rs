@@ -53,13 +53,18 @@ impl Companions {
     /// # Errors
     /// When a file cannot be read.
     pub fn of(dir: &Path) -> Result<Self> {
+        Ok(Self { generation: GenerationConfig::open(dir)?, files: Self::files_of(dir)? })
+    }
+
+    /// Reads the files of a directory's tokenizer.
+    pub(super) fn files_of(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         let mut found = BTreeMap::new();
         for name in TOKENIZER_FILES {
             if let Some(bytes) = files::read_if_there(&dir.join(name))? {
                 found.insert(name.to_owned(), bytes);
             }
         }
-        Ok(Self { generation: GenerationConfig::open(dir)?, files: found })
+        Ok(found)
     }
 }
 
@@ -157,9 +162,7 @@ fn write_files(
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).expect("a JSON value can be written");
-    text.push('\n');
-    files::write_synced(path, text.as_bytes())
+    files::write_synced(path, files::pretty(value).as_bytes())
 }
 
 /// Tensors of one file, in the order of its bytes.
