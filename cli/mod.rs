@@ -1,6 +1,47 @@
-//! The command line: prints, and holds no algorithm.
+//! The command line: reads arguments, calls the library, prints. Holds no algorithm.
+//!
+//! Results go to the standard output, progress and errors to the standard error. An error is one line, `error: ...`,
+//! and a status other than 0: 1 for what went wrong, 2 for arguments that cannot be understood.
+
+mod demo;
+mod doctor;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Trains language models from human feedback: generation and training in one process.
+#[derive(Debug, Parser)]
+#[command(name = "rollforge", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+    Doctor(doctor::Arguments),
+}
 
 /// Runs the program and returns its exit status.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    // Arguments that cannot be understood end the program here, with status 2.
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(status) => status,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+    }
 }

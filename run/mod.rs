@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod directory;
+pub mod machine;
 mod metrics;
 mod observer;
 mod progress;

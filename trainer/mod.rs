@@ -6,10 +6,14 @@
 pub mod advantage;
 pub mod batch;
 pub mod config;
+mod error;
 pub mod kl;
+pub mod learner;
 pub mod loss;
 pub mod reward;
 pub mod schedule;
 pub mod stats;
 #[cfg(feature = "libtorch")]
 pub mod torch;
+
+pub use error::Error;

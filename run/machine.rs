@@ -1,0 +1,155 @@
+//! Looks at the machine: what there is to generate and train with.
+
+use std::{fs, path::PathBuf};
+
+use serde::Serialize;
+
+/// Something that a run could use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked for.
+    pub what: &'static str,
+    /// Whether it is there.
+    pub present: bool,
+    /// What was found, or where it was looked for.
+    pub found: String,
+    /// How to get it, or what follows from its absence. Empty where there is nothing to do.
+    pub advice: String,
+}
+
+impl Finding {
+    fn present(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, present: true, found: found.into(), advice: String::new() }
+    }
+
+    fn absent(what: &'static str, found: impl Into<String>, advice: &str) -> Self {
+        Self { what, present: false, found: found.into(), advice: advice.into() }
+    }
+}
+
+/// Looks at everything. Changes nothing and never fails: what cannot be found is a finding too.
+pub fn examine() -> Vec<Finding> {
+    vec![cpu(), vectors(), threads(), memory(), libtorch(), gpu(), tensorrt_llm()]
+}
+
+fn cpu() -> Finding {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = field(&info, "model name").unwrap_or(std::env::consts::ARCH);
+    Finding::present("processor", name)
+}
+
+/// Vector instructions the engine's kernels can use.
+fn vectors() -> Finding {
+    let found = vector_features();
+    let advice = "the engine runs its portable kernels, which are slow";
+    if found.is_empty() {
+        return Finding::absent("vector instructions", "none of AVX2, AVX-512", advice);
+    }
+    Finding::present("vector instructions", found.join(", "))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vector_features() -> Vec<&'static str> {
+    let features = [
+        ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
+        ("FMA", std::arch::is_x86_feature_detected!("fma")),
+        ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
+        ("AVX-512 bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+    ];
+    features.into_iter().filter(|&(_, there)| there).map(|(name, _)| name).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vector_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+fn threads() -> Finding {
+    match std::thread::available_parallelism() {
+        Ok(threads) => Finding::present("threads", threads.to_string()),
+        Err(error) => {
+            Finding::absent("threads", error.to_string(), "give their number with `threads`")
+        }
+    }
+}
+
+fn memory() -> Finding {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let gib = |name| {
+        let kib = field(&info, name)?.strip_suffix(" kB")?.parse::<f64>().ok()?;
+        Some(kib / f64::from(1 << 20))
+    };
+    match (gib("MemAvailable"), gib("MemTotal")) {
+        (Some(available), Some(total)) => {
+            Finding::present("memory", format!("{available:.1} GiB free of {total:.1} GiB"))
+        }
+        _ => Finding::absent("memory", "this system does not say", ""),
+    }
+}
+
+fn libtorch() -> Finding {
+    if cfg!(feature = "libtorch") {
+        return Finding::present("libtorch", "linked: sft, rm and ppo can run");
+    }
+    let advice = "training needs a build with the feature `libtorch`: make deps, then cargo build";
+    Finding::absent("libtorch", "this build is the engine alone", advice)
+}
+
+fn gpu() -> Finding {
+    let models =
+        fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten().filter_map(
+            |gpu| {
+                let information = fs::read_to_string(gpu.path().join("information")).ok()?;
+                field(&information, "Model").map(str::to_owned)
+            },
+        );
+    let models: Vec<String> = models.collect();
+    if models.is_empty() {
+        return Finding::absent("GPU", "no NVIDIA driver", "everything runs on the CPU");
+    }
+    Finding::present("GPU", models.join(", "))
+}
+
+/// Looks for TensorRT-LLM's library where its users keep it.
+fn tensorrt_llm() -> Finding {
+    let root = std::env::var_os("TENSORRT_LLM_ROOT").map(PathBuf::from);
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders = root.iter().flat_map(|root| [root.join("lib"), root.join("libs"), root.clone()]);
+    let mut folders = folders.chain(std::env::split_paths(&libraries));
+    let name = "libtensorrt_llm.so";
+    match folders.find(|folder| folder.join(name).is_file()) {
+        Some(folder) => Finding::present("TensorRT-LLM", folder.display().to_string()),
+        None => Finding::absent(
+            "TensorRT-LLM",
+            format!("no {name} under TENSORRT_LLM_ROOT or LD_LIBRARY_PATH"),
+            "not needed: the embedded engine generates",
+        ),
+    }
+}
+
+/// Returns the value of the first `name : value` line.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_the_first_of_its_name() {
+        let text = "MemTotalX: 1 kB\nMemTotal:   16 kB\nMemTotal: 3 kB";
+        assert_eq!(field(text, "MemTotal"), Some("16 kB"));
+        assert_eq!(field(text, "MemFree"), None);
+    }
+
+    #[test]
+    fn what_is_absent_has_a_place_where_it_was_looked_for() {
+        for finding in examine() {
+            assert!(!finding.found.is_empty(), "{finding:?}");
+        }
+    }
+}

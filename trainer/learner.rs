@@ -1,0 +1,133 @@
+//! What the algorithms ask of a model: numbers per token or sequence, and a way back into its weights.
+//!
+//! A loss reaches the weights only through log-probs, entropies, values or scores. So training one micro-batch is: the
+//! model computes these numbers, the algorithm answers with the loss's derivative with respect to each of them (the
+//! mathematics is in [`super::loss`], without a tensor in sight), and the model carries the derivatives into its
+//! gradient. Gradients add up over micro-batches until [`Learner::step`].
+
+use super::{Error, batch::PackedBatch};
+
+/// Which of a token's numbers to compute besides its log-prob.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogprobOptions {
+    /// Logits are divided by this.
+    pub temperature: f64,
+    /// What to do about entropies.
+    pub entropy: Entropy,
+    /// Say of each token whether it is the most probable one.
+    pub top: bool,
+}
+
+/// What to do about the entropy of the distributions that tokens come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entropy {
+    /// Nothing.
+    Skip,
+    /// Compute it.
+    Measure,
+    /// Compute it so that the loss may depend on it.
+    Train,
+}
+
+impl LogprobOptions {
+    /// Asks for log-probs alone.
+    pub fn at(temperature: f64) -> Self {
+        Self { temperature, entropy: Entropy::Skip, top: false }
+    }
+}
+
+/// What a language model says of each selected row's next token, in the order of [`PackedBatch::selected`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenLogprobs {
+    /// Its log-probability (nats).
+    pub logprobs: Vec<f32>,
+    /// The entropy of the distribution it comes from (nats); empty unless asked for.
+    pub entropies: Vec<f32>,
+    /// Whether it is the most probable token; empty unless asked for.
+    pub top: Vec<bool>,
+}
+
+/// A loss's derivatives with respect to [`TokenLogprobs`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenGradients {
+    /// With respect to each log-prob.
+    pub logprobs: Vec<f32>,
+    /// With respect to each entropy; empty where the loss does not depend on them.
+    pub entropies: Vec<f32>,
+}
+
+/// Gradients that have been added up, on their way into the weights.
+pub trait Learner {
+    /// Clips the gradient by its global norm, moves the weights, and clears the gradient. Returns the norm before
+    /// clipping.
+    ///
+    /// # Errors
+    /// When the gradient is not finite (the weights stay as they are), or somebody holds on to the weights.
+    fn step(&mut self, lr: f64) -> Result<f64, Error>;
+}
+
+/// A model of the next token.
+pub trait LanguageModel {
+    /// Computes the selected rows' log-probs, without a trace for gradients.
+    ///
+    /// # Errors
+    /// When the model cannot compute: most often, there is no memory left.
+    fn logprobs(
+        &self,
+        batch: &PackedBatch,
+        options: &LogprobOptions,
+    ) -> Result<TokenLogprobs, Error>;
+}
+
+/// A model of the next token that learns.
+pub trait LanguageLearner: LanguageModel + Learner {
+    /// Computes the same numbers as [`LanguageModel::logprobs`], bit for bit, asks `loss` for the derivatives, and adds
+    /// them to the gradient.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::logprobs`].
+    fn train_logprobs(
+        &mut self,
+        batch: &PackedBatch,
+        options: &LogprobOptions,
+        loss: &mut dyn FnMut(&TokenLogprobs) -> TokenGradients,
+    ) -> Result<(), Error>;
+}
+
+/// A model with one number per token: a critic, or a reward model.
+pub trait ScoreModel {
+    /// Computes the number at each selected row: what a critic expects before the next token.
+    ///
+    /// # Errors
+    /// When the model cannot compute.
+    fn values(&self, batch: &PackedBatch) -> Result<Vec<f32>, Error>;
+
+    /// Computes the number at each sequence's last token: what a reward model thinks of the whole.
+    ///
+    /// # Errors
+    /// When the model cannot compute.
+    fn scores(&self, batch: &PackedBatch) -> Result<Vec<f32>, Error>;
+}
+
+/// A model with one number per token that learns.
+pub trait ScoreLearner: ScoreModel + Learner {
+    /// Computes [`ScoreModel::values`], asks `loss` for the derivatives, and adds them to the gradient.
+    ///
+    /// # Errors
+    /// When the model cannot compute.
+    fn train_values(
+        &mut self,
+        batch: &PackedBatch,
+        loss: &mut dyn FnMut(&[f32]) -> Vec<f32>,
+    ) -> Result<(), Error>;
+
+    /// Computes [`ScoreModel::scores`], asks `loss` for the derivatives, and adds them to the gradient.
+    ///
+    /// # Errors
+    /// When the model cannot compute.
+    fn train_scores(
+        &mut self,
+        batch: &PackedBatch,
+        loss: &mut dyn FnMut(&[f32]) -> Vec<f32>,
+    ) -> Result<(), Error>;
+}
