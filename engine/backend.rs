@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, config::rule};
 use crate::rollout::{Prompt, StopReason, WeightVersion, Weights};
 
-/// How tokens are drawn. The order of application is: repetition penalty, temperature, top-k, top-p, min-p.
+/// How tokens are drawn. The order of application is that of transformers' `generate`: repetition penalty,
+/// `min_new_tokens`, temperature, top-k, top-p, min-p. (vLLM applies min-p before top-k and top-p.)
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingParams {
     /// Divides the logits. 0 means greedy: the most likely token, the lowest id among equals.
     pub temperature: f32,
-    /// Keeps the k most likely tokens. 0 keeps all.
+    /// Keeps the k most likely tokens, the lowest ids among equals. 0 keeps all.
     pub top_k: usize,
     /// Keeps the smallest set of most likely tokens whose probability reaches p. 1 keeps all.
     pub top_p: f32,
@@ -24,9 +25,9 @@ pub struct SamplingParams {
     pub repetition_penalty: f32,
     /// Key of the random numbers: the same seed, prompt id, sample and position give the same number.
     pub seed: u64,
-    /// Longest completion, in tokens. Shortened to what the context has room for.
+    /// Longest completion, in tokens. Shortened to what the context has room for. 0 only scores the prompt.
     pub max_new_tokens: usize,
-    /// No stop id before this many tokens.
+    /// No stop id is drawn, and no stop string heeded, before this many tokens.
     pub min_new_tokens: usize,
     /// Token ids that end a completion, beside the model's own EOS ids.
     pub stop_token_ids: Vec<u32>,
@@ -63,6 +64,40 @@ impl Default for SamplingParams {
     }
 }
 
+impl SamplingParams {
+    /// Checks every rule that does not depend on the model.
+    ///
+    /// # Errors
+    /// Names the first field that breaks one.
+    pub fn validate(&self) -> Result<(), Error> {
+        let (t, penalty) = (self.temperature, self.repetition_penalty);
+        rule(t.is_finite() && t >= 0.0, "temperature", "at least 0 and finite", t)?;
+        rule(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", "above 0, at most 1", self.top_p)?;
+        rule((0.0..=1.0).contains(&self.min_p), "min_p", "from 0 to 1", self.min_p)?;
+        rule(
+            penalty.is_finite() && penalty > 0.0,
+            "repetition_penalty",
+            "above 0 and finite",
+            penalty,
+        )?;
+        rule(
+            self.max_new_tokens > 0 || self.prompt_logprobs,
+            "max_new_tokens",
+            "at least 1, or 0 with prompt_logprobs",
+            self.max_new_tokens,
+        )?;
+        rule(
+            self.min_new_tokens <= self.max_new_tokens,
+            "min_new_tokens",
+            format!("at most max_new_tokens ({})", self.max_new_tokens),
+            self.min_new_tokens,
+        )?;
+        rule((1..=65_536).contains(&self.n), "n", "from 1 to 65536", self.n)?;
+        let empty = self.stop.iter().any(String::is_empty);
+        rule(!empty, "stop", "strings that are not empty", "an empty string")
+    }
+}
+
 /// Names a request within one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -74,6 +109,13 @@ pub struct Request {
     pub prompt: Prompt,
     /// How to draw tokens.
     pub sampling: Arc<SamplingParams>,
+}
+
+impl Request {
+    /// Makes a request.
+    pub fn new(prompt: Prompt, sampling: impl Into<Arc<SamplingParams>>) -> Self {
+        Self { prompt, sampling: sampling.into() }
+    }
 }
 
 /// What happened to a request.
@@ -180,7 +222,7 @@ pub trait Backend: Send {
     /// Does at most one engine step and appends what happened. Does nothing when idle.
     ///
     /// # Errors
-    /// When the engine cannot go on; every request in it is lost.
+    /// When the step failed: every request in the engine is lost. After [`Error::Stopped`] the engine is too.
     fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), Error>;
 
     /// Forgets a request; no more events of it come. Unknown ids are ignored.
@@ -195,7 +237,8 @@ pub trait Backend: Send {
     /// Holds back (`true`) or lets in (`false`) waiting requests, so that the running ones drain before a refit.
     fn hold_admission(&mut self, hold: bool);
 
-    /// Puts new weights in place: all or nothing. Called between polls, so at a token boundary.
+    /// Puts new weights in place: all or nothing. Called between polls, so at a token boundary. What is in the middle of
+    /// being answered goes on under the new weights, as if they had computed all of it.
     ///
     /// # Errors
     /// Before the commit: the old version goes on serving.

@@ -1,9 +1,9 @@
 //! What can go wrong in the engine.
 
-use crate::rollout::{CoverageError, WeightVersion};
+use crate::rollout::{CoverageError, PromptId, WeightVersion};
 
 /// An error of the engine.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A request's field breaks a rule.
     #[error("{field} must be {rule}, got {got}")]
@@ -65,6 +65,26 @@ pub enum Error {
     WeightsMoved {
         /// The version that is no more.
         version: WeightVersion,
+    },
+    /// The model computed something that is no probability.
+    #[error("the logits for token {position} of prompt {} (sample {sample}) are not finite under weights of version {version}", prompt.0)]
+    Logits {
+        /// The prompt.
+        prompt: PromptId,
+        /// Which of its samples.
+        sample: u32,
+        /// Which token of the sequence, prompt included, from 0.
+        position: usize,
+        /// The weights.
+        version: WeightVersion,
+    },
+    /// A feature that this build lacks.
+    #[error("backend `{backend}` needs a build with `--features {feature}`")]
+    Unavailable {
+        /// The backend asked for.
+        backend: &'static str,
+        /// The cargo feature that brings it.
+        feature: &'static str,
     },
     /// Somebody did not come in time.
     #[error("{waiter} waited {seconds:.1} s for {awaited}; {state}")]

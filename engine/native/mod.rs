@@ -1,5 +1,15 @@
 //! The embedded engine: our scheduler, paged KV cache and sampler over a step-level [`Forward`].
 
+mod generator;
+mod kv_cache;
+mod sampler;
+mod scheduler;
+mod sequence;
+#[cfg(test)]
+mod testing;
+
+pub use generator::{Native, Vocabulary};
+
 use super::{Error, RefitMode, RefitReport};
 use crate::{model::ModelSpec, rollout::Weights};
 

@@ -1,0 +1,355 @@
+//! The embedded engine itself: plan, forward, sample, events.
+
+use std::{sync::Arc, time::Instant};
+
+use rayon::prelude::*;
+
+use super::{
+    BlockId, Forward, LogitsWanted, SequenceStep,
+    kv_cache::BlockPool,
+    sampler::{Draw, Drawn, Key, Sampler, log_softmax},
+    scheduler::{Limits, Plan, Scheduler},
+    sequence::{Sequence, SequenceId},
+};
+use crate::{
+    engine::{
+        Backend, EngineConfig, Error, Event, RefitMode, RefitReport, Request, RequestId, Stats,
+        TextCodec, config::rule,
+    },
+    rollout::{StopReason, Weights},
+};
+
+/// What an engine must know of a model's tokens beside their number.
+#[derive(Clone, Default)]
+pub struct Vocabulary {
+    /// The model's own end-of-sequence ids.
+    pub eos: Vec<u32>,
+    /// The tokenizer: without one there are no stop strings.
+    pub codec: Option<Arc<dyn TextCodec>>,
+}
+
+/// The embedded engine over a forward pass.
+pub struct Native<F> {
+    forward: F,
+    scheduler: Scheduler,
+    vocabulary: Vocabulary,
+    /// One per sampling thread.
+    samplers: Vec<Sampler>,
+    /// Where sampling is shared out; `None` with one thread.
+    threads: Option<rayon::ThreadPool>,
+    logits: Vec<f32>,
+    next: u64,
+    stats: Stats,
+}
+
+/// Logits of one step take at most this many numbers (64 MiB), a row per running sequence aside.
+const MAX_LOGITS: usize = 16 << 20;
+
+/// Below this many logits, sharing out the sampling costs more than it saves.
+const PARALLEL_LOGITS: usize = 1 << 16;
+
+impl<F: Forward> Native<F> {
+    /// Sets up the KV cache and the scheduler around a forward pass.
+    ///
+    /// # Errors
+    /// When the configuration breaks a rule, or there is no memory for the KV cache.
+    pub fn new(mut forward: F, config: &EngineConfig, vocabulary: Vocabulary) -> Result<Self, Error> {
+        config.validate()?;
+        let spec = forward.spec();
+        let dtype = forward.weights().iter().map(|(_, tensor)| tensor.dtype).next();
+        let blocks = config.kv_blocks(spec, dtype.unwrap_or(spec.dtype));
+        let bounded = u32::try_from(blocks).is_ok();
+        rule(bounded, "kv_cache_tokens", "at most 2^32 blocks", config.kv_cache_tokens)?;
+        let limits = Limits {
+            max_batch: config.max_batch,
+            max_tokens: config.max_batch_tokens,
+            max_rows: config.max_batch.max(MAX_LOGITS / spec.vocab_size.max(1)),
+        };
+        forward.allocate_kv(blocks, config.block_size)?;
+        let threads = config.resolve_threads();
+        Ok(Self {
+            scheduler: Scheduler::new(limits, BlockPool::new(blocks, config.block_size)),
+            vocabulary,
+            samplers: (0..threads).map(|_| Sampler::default()).collect(),
+            threads: sampling_threads(threads)?,
+            logits: Vec::new(),
+            next: 0,
+            stats: Stats { version: forward.weights().version(), ..Stats::default() },
+            forward,
+        })
+    }
+
+    /// Checks a request against the model and returns the longest sequence it may become.
+    fn check(&self, request: &Request) -> Result<usize, Error> {
+        let (spec, sampling) = (self.forward.spec(), &request.sampling);
+        sampling.validate()?;
+        let prompt = request.prompt.tokens.ids();
+        rule(!prompt.is_empty(), "prompt", "at least one token", "none")?;
+        let vocab_size = spec.vocab_size;
+        let below = format!("token ids below {vocab_size}");
+        for (field, ids) in [("prompt", prompt), ("stop_token_ids", &sampling.stop_token_ids)] {
+            let bad = ids.iter().find(|&&id| id as usize >= vocab_size);
+            rule(bad.is_none(), field, &below, bad.copied().unwrap_or_default())?;
+        }
+        let has_codec = self.vocabulary.codec.is_some();
+        let without = "empty where the engine has no tokenizer";
+        rule(has_codec || sampling.stop.is_empty(), "stop", without, sampling.stop.len())?;
+        let context = spec.max_positions;
+        let least = prompt.len() + sampling.max_new_tokens.min(1);
+        if least > context {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), context });
+        }
+        let max_len = prompt.len().saturating_add(sampling.max_new_tokens).min(context);
+        let pool = self.scheduler.pool();
+        // The last token is never computed, unless it belongs to the prompt.
+        let needed = pool.blocks_for((max_len - 1).max(prompt.len()));
+        if needed > pool.total() {
+            return Err(Error::KvCacheTooSmall { needed, total: pool.total() });
+        }
+        Ok(max_len)
+    }
+
+    /// Returns the ids that end a completion of this request.
+    fn stop_ids(&self, request: &Request) -> Result<Arc<[u32]>, Error> {
+        let (sampling, vocab_size) = (&request.sampling, self.forward.spec().vocab_size);
+        let eos: &[u32] = if sampling.ignore_eos { &[] } else { &self.vocabulary.eos };
+        let mut ids: Vec<u32> = eos.iter().chain(&sampling.stop_token_ids).copied().collect();
+        ids.retain(|&id| (id as usize) < vocab_size);
+        ids.sort_unstable();
+        ids.dedup();
+        let left = ids.len() < vocab_size || sampling.min_new_tokens == 0;
+        rule(left, "min_new_tokens", "0 where every token is a stop id", sampling.min_new_tokens)?;
+        Ok(ids.into())
+    }
+
+    fn step(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let plan = self.scheduler.plan();
+        for &(from, to) in &plan.copies {
+            self.forward.copy_block(from, to);
+        }
+        if plan.parts.is_empty() {
+            return Ok(());
+        }
+        let steps: Vec<SequenceStep<'_>> = plan
+            .parts
+            .iter()
+            .map(|part| {
+                let sequence = &self.scheduler.running()[part.index];
+                let tokens = &sequence.tokens[part.start..part.start + part.count];
+                let blocks: &[BlockId] = &sequence.blocks;
+                SequenceStep { tokens, start: part.start, blocks, logits: part.logits }
+            })
+            .collect();
+        self.forward.step(&steps, &mut self.logits)?;
+        self.scheduler.advance(&plan);
+        self.stats.engine_steps += 1;
+        self.report_prompts(&plan, events)?;
+        self.draw(&plan, events)
+    }
+
+    /// Adds the prompt tokens' log-probs that this step computed, and reports them once they are complete.
+    fn report_prompts(&mut self, plan: &Plan, events: &mut Vec<Event>) -> Result<(), Error> {
+        for (part, rows) in plan.parts.iter().zip(rows(plan)) {
+            let sequence = &self.scheduler.running()[part.index];
+            let prompt_len = sequence.prompt_len();
+            let prompt_part = (part.start + part.count).min(prompt_len).saturating_sub(part.start);
+            self.stats.prompt_tokens += prompt_part as u64;
+            if part.logits != LogitsWanted::All {
+                continue;
+            }
+            let vocab_size = self.forward.spec().vocab_size;
+            let logits = &self.logits[rows.start * vocab_size..rows.end * vocab_size];
+            let targets = sequence.tokens[part.start + 1..].iter().take(part.count);
+            let tasks: Vec<(&[f32], u32)> =
+                logits.chunks(vocab_size).zip(targets.copied()).collect();
+            let score = || tasks.par_iter().map(|&(row, id)| log_softmax(row, id)).collect();
+            let scores: Option<Vec<f32>> = match &self.threads {
+                Some(threads) => threads.install(score),
+                None => tasks.iter().map(|&(row, id)| log_softmax(row, id)).collect(),
+            };
+            let scores = scores.ok_or_else(|| self.not_finite(sequence, part.start))?;
+            let sequence = self.scheduler.sequence_mut(part.index);
+            let Some(mut logprobs) = sequence.prompt_logprobs.take() else { continue };
+            logprobs.extend(scores);
+            if sequence.computed < prompt_len {
+                sequence.prompt_logprobs = Some(logprobs);
+            } else {
+                events.push(Event::PromptLogprobs { id: sequence.id.request, logprobs });
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws a token for every sequence whose last one was computed, and lets go of those that end.
+    fn draw(&mut self, plan: &Plan, events: &mut Vec<Event>) -> Result<(), Error> {
+        let drawn = self.drawn(plan);
+        let version = self.forward.weights().version();
+        let codec = self.vocabulary.codec.as_deref();
+        let mut ended: Vec<SequenceId> = Vec::new();
+        for (index, drawn) in drawn {
+            let sequence = &self.scheduler.running()[index];
+            let SequenceId { request: id, sample } = sequence.id;
+            let stop = if sequence.tokens.len() >= sequence.max_len {
+                Some(StopReason::Length)
+            } else {
+                let position = sequence.tokens.len();
+                let Drawn { token, logprob, raw_logprob } =
+                    drawn.ok_or_else(|| self.not_finite(sequence, position))?;
+                events.push(Event::Token { id, sample, token, logprob, raw_logprob, version });
+                self.stats.generated_tokens += 1;
+                self.scheduler.sequence_mut(index).push(token, codec)
+            };
+            if let Some(stop) = stop {
+                events.push(Event::Finished { id, sample, stop });
+                ended.push(SequenceId { request: id, sample });
+            }
+        }
+        self.scheduler.remove_running(|sequence| ended.contains(&sequence.id));
+        Ok(())
+    }
+
+    /// Draws for each sequence that is wholly computed; returns its place in the batch with what was drawn.
+    fn drawn(&mut self, plan: &Plan) -> Vec<(usize, Option<Drawn>)> {
+        let (running, vocab_size) = (self.scheduler.running(), self.forward.spec().vocab_size);
+        let logits = &self.logits;
+        let draws: Vec<(usize, Draw<'_>)> = plan
+            .parts
+            .iter()
+            .zip(rows(plan))
+            .filter(|(part, _)| running[part.index].remaining() == 0)
+            .map(|(part, rows)| {
+                let row = &logits[(rows.end - 1) * vocab_size..rows.end * vocab_size];
+                (part.index, draw_of(&running[part.index], row))
+            })
+            .collect();
+        match &self.threads {
+            Some(threads) if draws.len() > 1 && draws.len() * vocab_size >= PARALLEL_LOGITS => {
+                let share = draws.len().div_ceil(self.samplers.len());
+                let samplers = &mut self.samplers;
+                threads.install(|| {
+                    (draws.par_chunks(share), samplers.par_iter_mut())
+                        .into_par_iter()
+                        .flat_map_iter(|(draws, sampler)| {
+                            draws.iter().map(|(index, draw)| (*index, sampler.draw(draw)))
+                        })
+                        .collect()
+                })
+            }
+            _ => {
+                let sampler = &mut self.samplers[0];
+                draws.iter().map(|(index, draw)| (*index, sampler.draw(draw))).collect()
+            }
+        }
+    }
+
+    fn not_finite(&self, sequence: &Sequence, position: usize) -> Error {
+        Error::Logits {
+            prompt: sequence.request.prompt.id,
+            sample: sequence.id.sample,
+            position,
+            version: self.forward.weights().version(),
+        }
+    }
+}
+
+impl<F: Forward> Backend for Native<F> {
+    fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
+        let max_len = self.check(&request)?;
+        let stop_ids = self.stop_ids(&request)?;
+        let id = RequestId(self.next);
+        self.next += 1;
+        let request = Arc::new(request);
+        for sample in 0..request.sampling.n {
+            let id = SequenceId { request: id, sample };
+            self.scheduler.push(Sequence::new(id, request.clone(), stop_ids.clone(), max_len));
+        }
+        Ok(id)
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let started = Instant::now();
+        let result = self.step(events);
+        if result.is_err() {
+            self.scheduler.clear();
+        }
+        self.stats.busy_seconds += started.elapsed().as_secs_f64();
+        result
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        self.scheduler.cancel(id);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.scheduler.waiting() + self.scheduler.running().len() > 0
+    }
+
+    fn is_drained(&self) -> bool {
+        self.scheduler.is_drained()
+    }
+
+    fn hold_admission(&mut self, hold: bool) {
+        self.scheduler.hold_admission(hold);
+    }
+
+    fn refit(
+        &mut self,
+        weights: &Weights,
+        mode: RefitMode,
+        checksum: bool,
+    ) -> Result<RefitReport, Error> {
+        // KV of the old weights is never read by the new ones.
+        self.scheduler.preempt_all();
+        let report = self.forward.refit(weights, mode, checksum)?;
+        self.stats.version = report.version;
+        Ok(report)
+    }
+
+    fn stats(&self) -> Stats {
+        let pool = self.scheduler.pool();
+        Stats {
+            waiting: self.scheduler.waiting(),
+            running: self.scheduler.running().len(),
+            kv_blocks_used: pool.total() - pool.free(),
+            kv_blocks_total: pool.total(),
+            ..self.stats
+        }
+    }
+}
+
+/// Returns which rows of logits belong to each part of a plan.
+fn rows(plan: &Plan) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    plan.parts.iter().scan(0, |end, part| {
+        let start = *end;
+        *end += match part.logits {
+            LogitsWanted::None => 0,
+            LogitsWanted::Last => 1,
+            LogitsWanted::All => part.count,
+        };
+        Some(start..*end)
+    })
+}
+
+fn draw_of<'a>(sequence: &'a Sequence, logits: &'a [f32]) -> Draw<'a> {
+    let sampling = &sequence.request.sampling;
+    let key = Key {
+        seed: sampling.seed,
+        prompt: sequence.request.prompt.id,
+        sample: sequence.id.sample,
+        position: sequence.completion().len() as u64,
+    };
+    let (history, forbidden) = (&sequence.tokens, sequence.forbidden());
+    Draw { logits, sampling, history, forbidden, key }
+}
+
+fn sampling_threads(threads: usize) -> Result<Option<rayon::ThreadPool>, Error> {
+    if threads == 1 {
+        return Ok(None);
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("sampling-{index}"))
+        .build()
+        .map(Some)
+        .map_err(|error| Error::Model(format!("cannot start {threads} sampling threads: {error}")))
+}
