@@ -32,7 +32,6 @@ pub enum StreamEvent {
 /// The samples of one request, as far as they have come.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    request: Request,
     /// One per sample; `None` once handed out.
     rollouts: Vec<Option<Rollout>>,
     unfinished: usize,
@@ -40,7 +39,7 @@ pub(super) struct Assembly {
 
 impl Assembly {
     /// Begins with empty completions.
-    pub(super) fn new(request: Request) -> Self {
+    pub(super) fn new(request: &Request) -> Self {
         let raw_logprobs = request.sampling.raw_logprobs.then(Vec::new);
         let begin = |sample| Rollout {
             prompt: request.prompt.clone(),
@@ -52,12 +51,7 @@ impl Assembly {
             versions: Vec::new(),
         };
         let rollouts: Vec<_> = (0..request.sampling.n).map(|sample| Some(begin(sample))).collect();
-        Self { unfinished: rollouts.len(), rollouts, request }
-    }
-
-    /// Returns what was asked.
-    pub(super) fn request(&self) -> &Request {
-        &self.request
+        Self { unfinished: rollouts.len(), rollouts }
     }
 
     /// Says whether every sample has ended.
@@ -117,12 +111,14 @@ mod tests {
     fn samples_are_kept_apart_and_version_spans_run_on() {
         let prompt = Prompt { id: PromptId(5), tokens: vec![1].into() };
         let sampling = SamplingParams { n: 2, ..SamplingParams::default() };
-        let mut assembly = Assembly::new(Request::new(prompt, sampling));
+        let mut assembly = Assembly::new(&Request::new(prompt, sampling));
         for event in [token(0, 10, 0), token(1, 20, 0), token(0, 11, 1), token(0, 12, 1)] {
             assembly.take(event).unwrap();
         }
         let finished = Event::Finished { id: ID, sample: 0, stop: StopReason::Length };
-        let Some(StreamEvent::Finished(rollout)) = assembly.take(finished.clone()) else { panic!() };
+        let Some(StreamEvent::Finished(rollout)) = assembly.take(finished.clone()) else {
+            panic!()
+        };
         assert_eq!(rollout.completion, [10, 11, 12]);
         let spans: Vec<_> = rollout.versions.iter().map(|s| (s.version.0, s.tokens)).collect();
         assert_eq!(spans, [(0, 1), (1, 2)]);

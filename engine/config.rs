@@ -127,12 +127,7 @@ impl EngineConfig {
             self.max_batch_tokens,
         )?;
         let seconds = self.deadline_seconds;
-        rule(
-            seconds > 0.0 && seconds <= 1e9,
-            "deadline_seconds",
-            "above 0, at most 1e9",
-            seconds,
-        )
+        rule(seconds > 0.0 && seconds <= 1e9, "deadline_seconds", "above 0, at most 1e9", seconds)
     }
 
     /// Returns the longest wait without a sign of life.
@@ -168,7 +163,11 @@ pub(super) fn rule(
     rule: impl Into<String>,
     got: impl ToString,
 ) -> Result<(), Error> {
-    if kept { Ok(()) } else { Err(Error::Request { field, rule: rule.into(), got: got.to_string() }) }
+    if kept {
+        Ok(())
+    } else {
+        Err(Error::Request { field, rule: rule.into(), got: got.to_string() })
+    }
 }
 
 #[cfg(test)]

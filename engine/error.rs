@@ -78,6 +78,15 @@ pub enum Error {
         /// The weights.
         version: WeightVersion,
     },
+    /// One of several requests failed.
+    #[error("prompt {}: {source}", prompt.0)]
+    Prompt {
+        /// Its prompt.
+        prompt: PromptId,
+        /// What went wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
     /// A feature that this build lacks.
     #[error("backend `{backend}` needs a build with `--features {feature}`")]
     Unavailable {

@@ -183,10 +183,10 @@ impl Worker {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Submit(ticket, request, mut sink) => match self.backend.submit(request.clone()) {
-                Ok(id) => {
+            Command::Submit(ticket, request, mut sink) => match self.submit(request) {
+                Ok((id, assembly)) => {
                     self.tickets.insert(ticket, id);
-                    self.calls.insert(id, (ticket, Assembly::new(request), sink));
+                    self.calls.insert(id, (ticket, assembly, sink));
                 }
                 Err(error) => sink(Err(error)),
             },
@@ -198,6 +198,13 @@ impl Worker {
             }
             Command::Refit(refit) => self.refits.push_back((refit, Instant::now())),
         }
+    }
+
+    fn submit(&mut self, request: Request) -> Result<(RequestId, Assembly), Error> {
+        // Checked before memory is set aside for its samples.
+        request.sampling.validate()?;
+        let assembly = Assembly::new(&request);
+        Ok((self.backend.submit(request)?, assembly))
     }
 
     /// Commits the refits that wait, once nothing stands in their way.

@@ -14,18 +14,19 @@ use super::{
 use crate::{
     engine::{
         Backend, EngineConfig, Error, Event, RefitMode, RefitReport, Request, RequestId, Stats,
-        TextCodec, config::rule,
+        config::rule, text::StopWatch,
     },
+    model::Tokenizer,
     rollout::{StopReason, Weights},
 };
 
 /// What an engine must know of a model's tokens beside their number.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Vocabulary {
     /// The model's own end-of-sequence ids.
     pub eos: Vec<u32>,
     /// The tokenizer: without one there are no stop strings.
-    pub codec: Option<Arc<dyn TextCodec>>,
+    pub tokenizer: Option<Tokenizer>,
 }
 
 /// The embedded engine over a forward pass.
@@ -53,7 +54,11 @@ impl<F: Forward> Native<F> {
     ///
     /// # Errors
     /// When the configuration breaks a rule, or there is no memory for the KV cache.
-    pub fn new(mut forward: F, config: &EngineConfig, vocabulary: Vocabulary) -> Result<Self, Error> {
+    pub fn new(
+        mut forward: F,
+        config: &EngineConfig,
+        vocabulary: Vocabulary,
+    ) -> Result<Self, Error> {
         config.validate()?;
         let spec = forward.spec();
         let dtype = forward.weights().iter().map(|(_, tensor)| tensor.dtype).next();
@@ -91,9 +96,9 @@ impl<F: Forward> Native<F> {
             let bad = ids.iter().find(|&&id| id as usize >= vocab_size);
             rule(bad.is_none(), field, &below, bad.copied().unwrap_or_default())?;
         }
-        let has_codec = self.vocabulary.codec.is_some();
+        let has_text = self.vocabulary.tokenizer.is_some();
         let without = "empty where the engine has no tokenizer";
-        rule(has_codec || sampling.stop.is_empty(), "stop", without, sampling.stop.len())?;
+        rule(has_text || sampling.stop.is_empty(), "stop", without, sampling.stop.len())?;
         let context = spec.max_positions;
         let least = prompt.len() + sampling.max_new_tokens.min(1);
         if least > context {
@@ -184,7 +189,6 @@ impl<F: Forward> Native<F> {
     fn draw(&mut self, plan: &Plan, events: &mut Vec<Event>) -> Result<(), Error> {
         let drawn = self.drawn(plan);
         let version = self.forward.weights().version();
-        let codec = self.vocabulary.codec.as_deref();
         let mut ended: Vec<SequenceId> = Vec::new();
         for (index, drawn) in drawn {
             let sequence = &self.scheduler.running()[index];
@@ -197,7 +201,7 @@ impl<F: Forward> Native<F> {
                     drawn.ok_or_else(|| self.not_finite(sequence, position))?;
                 events.push(Event::Token { id, sample, token, logprob, raw_logprob, version });
                 self.stats.generated_tokens += 1;
-                self.scheduler.sequence_mut(index).push(token, codec)
+                self.scheduler.sequence_mut(index).push(token)
             };
             if let Some(stop) = stop {
                 events.push(Event::Finished { id, sample, stop });
@@ -258,10 +262,14 @@ impl<F: Forward> Backend for Native<F> {
         let stop_ids = self.stop_ids(&request)?;
         let id = RequestId(self.next);
         self.next += 1;
+        let tokenizer = self.vocabulary.tokenizer.as_ref();
+        let watched = tokenizer.filter(|_| !request.sampling.stop.is_empty());
         let request = Arc::new(request);
         for sample in 0..request.sampling.n {
             let id = SequenceId { request: id, sample };
-            self.scheduler.push(Sequence::new(id, request.clone(), stop_ids.clone(), max_len));
+            let mut sequence = Sequence::new(id, request.clone(), stop_ids.clone(), max_len);
+            sequence.stop_watch = watched.map(StopWatch::new);
+            self.scheduler.push(sequence);
         }
         Ok(id)
     }

@@ -5,8 +5,6 @@ mod kv_cache;
 mod sampler;
 mod scheduler;
 mod sequence;
-#[cfg(test)]
-mod testing;
 
 pub use generator::{Native, Vocabulary};
 

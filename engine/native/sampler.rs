@@ -89,7 +89,8 @@ impl Sampler {
         }
         let (best, max) = most_likely(&self.logits)?;
         if sampling.temperature == 0.0 {
-            let raw_logprob = sampling.raw_logprobs.then(|| log_softmax(draw.logits, best)).flatten();
+            let raw_logprob =
+                sampling.raw_logprobs.then(|| log_softmax(draw.logits, best)).flatten();
             return Some(Drawn { token: best, logprob: 0.0, raw_logprob });
         }
         let total = self.weigh(max, sampling.temperature);
@@ -385,13 +386,21 @@ mod tests {
         let logits: Vec<f32> = (0..1000).map(|id| ((id * 7919) % 1000) as f32 * -0.002).collect();
         let sampling = SamplingParams { top_p: 0.9, ..SamplingParams::default() };
         let mut sampler = Sampler::default();
-        let draw = Draw { logits: &logits, sampling: &sampling, history: &[], forbidden: &[], key: KEY };
+        let draw =
+            Draw { logits: &logits, sampling: &sampling, history: &[], forbidden: &[], key: KEY };
         sampler.draw(&draw).unwrap();
         let mut weights: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp()).collect();
         weights.sort_by(|a, b| b.total_cmp(a));
         let goal = 0.9 * weights.iter().sum::<f64>();
         let mut mass = 0.0;
-        let size = weights.iter().take_while(|&weight| { let more = mass < goal; mass += weight; more }).count();
+        let size = weights
+            .iter()
+            .take_while(|&weight| {
+                let more = mass < goal;
+                mass += weight;
+                more
+            })
+            .count();
         assert_eq!(sampler.kept.len(), size);
     }
 
@@ -428,7 +437,8 @@ mod tests {
         let mut sampler = Sampler::default();
         for position in 0..1000 {
             let key = Key { position, ..KEY };
-            let draw = Draw { logits: &FOUR, sampling: &sampling, history: &[], forbidden: &[1], key };
+            let draw =
+                Draw { logits: &FOUR, sampling: &sampling, history: &[], forbidden: &[1], key };
             let drawn = sampler.draw(&draw).unwrap();
             assert_ne!(drawn.token, 1);
             let raw = drawn.raw_logprob.unwrap();
@@ -442,11 +452,18 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let logits = [0.0, bad, 1.0];
             let sampling = SamplingParams::default();
-            let draw = Draw { logits: &logits, sampling: &sampling, history: &[], forbidden: &[], key: KEY };
+            let draw = Draw {
+                logits: &logits,
+                sampling: &sampling,
+                history: &[],
+                forbidden: &[],
+                key: KEY,
+            };
             assert_eq!(Sampler::default().draw(&draw), None);
         }
         let sampling = SamplingParams::default();
-        let draw = Draw { logits: &[0.0], sampling: &sampling, history: &[], forbidden: &[0], key: KEY };
+        let draw =
+            Draw { logits: &[0.0], sampling: &sampling, history: &[], forbidden: &[0], key: KEY };
         assert_eq!(Sampler::default().draw(&draw), None);
     }
 

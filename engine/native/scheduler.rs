@@ -51,7 +51,7 @@ pub(super) struct Plan {
 }
 
 /// The sequences of an engine, and the KV blocks they hold.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Scheduler {
     limits: Limits,
     pool: BlockPool,
@@ -183,7 +183,8 @@ impl Scheduler {
             if self.hold && !first.started {
                 return;
             }
-            let sibling = self.running.iter().position(|other| other.id.request == first.id.request);
+            let sibling =
+                self.running.iter().position(|other| other.id.request == first.id.request);
             let shared = if sibling.is_some() { self.shared_blocks(first) } else { 0 };
             let needed = self.pool.blocks_for(first.tokens.len()) - shared;
             // A spare block for each running sequence, so that the next steps do not undo this admission.

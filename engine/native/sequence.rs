@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use super::BlockId;
 use crate::{
-    engine::{
-        Request, RequestId,
-        text::{StopWatch, TextCodec},
-    },
+    engine::{Request, RequestId, text::StopWatch},
     rollout::StopReason,
 };
 
@@ -21,7 +18,7 @@ pub(super) struct SequenceId {
 }
 
 /// A prompt and what has been sampled after it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Sequence {
     /// Its name.
     pub(super) id: SequenceId,
@@ -43,7 +40,7 @@ pub(super) struct Sequence {
     pub(super) started: bool,
     /// Raw log-probs of prompt tokens 1.., as far as computed; `None` where not asked for.
     pub(super) prompt_logprobs: Option<Vec<f32>>,
-    /// Watches for stop strings, where there are any.
+    /// Watches for stop strings, where there are any: set by who has the tokenizer.
     pub(super) stop_watch: Option<StopWatch>,
 }
 
@@ -66,7 +63,7 @@ impl Sequence {
             awaits_prompt: false,
             started: false,
             prompt_logprobs: (sampling.prompt_logprobs && id.sample == 0).then(Vec::new),
-            stop_watch: (!sampling.stop.is_empty()).then(StopWatch::default),
+            stop_watch: None,
             request,
         }
     }
@@ -98,13 +95,10 @@ impl Sequence {
     }
 
     /// Appends a sampled token and says whether, and why, that ends the sequence.
-    pub(super) fn push(&mut self, token: u32, codec: Option<&dyn TextCodec>) -> Option<StopReason> {
+    pub(super) fn push(&mut self, token: u32) -> Option<StopReason> {
         self.tokens.push(token);
         let sampling = &self.request.sampling;
-        let text = match (&mut self.stop_watch, codec) {
-            (Some(watch), Some(codec)) => watch.push(token, &sampling.stop, codec),
-            _ => None,
-        };
+        let text = self.stop_watch.as_mut().and_then(|watch| watch.push(token, &sampling.stop));
         if self.stop_ids.contains(&token) {
             Some(StopReason::Token(token))
         } else if let Some(stop) = text
