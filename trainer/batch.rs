@@ -9,6 +9,8 @@
 //! Gradients do not depend on how sequences fall into micro-batches: what each token weighs comes from the whole
 //! optimizer step, by [`Normalization::weights`].
 
+use std::ops::Range;
+
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -110,6 +112,116 @@ impl Normalization {
     }
 }
 
+/// A sequence, and which of its tokens are of interest.
+#[derive(Clone, Copy, Debug)]
+pub struct MaskedSequence<'a> {
+    /// Token ids; at least one.
+    pub tokens: &'a [u32],
+    /// One entry per token; the first never counts.
+    pub mask: &'a [bool],
+}
+
+/// Part of a mini-batch that is computed in one forward pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// Indices of its sequences, in the order they are packed.
+    pub sequences: Vec<usize>,
+    /// The sequences.
+    pub packed: PackedBatch,
+    /// Where its selected rows stand among those of the whole [`Plan`].
+    pub rows: Range<usize>,
+}
+
+impl MicroBatch {
+    /// Returns each sequence's index and where its selected rows stand among those of the whole plan.
+    pub fn sequence_rows(&self) -> Vec<(usize, Range<usize>)> {
+        let ends =
+            self.packed.selected_lengths().into_iter().scan(self.rows.start, |end, length| {
+                let start = *end;
+                *end += length;
+                Some(start..*end)
+            });
+        self.sequences.iter().copied().zip(ends).collect()
+    }
+}
+
+/// How an iteration's sequences fall into mini-batches and micro-batches: drawn once, used for everything.
+///
+/// What is known of each loss token of the iteration is one flat vector, in the order of mini-batches, micro-batches,
+/// sequences and tokens; micro-batches and sequences are ranges of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The optimizer steps of an epoch.
+    pub mini_batches: Vec<Vec<MicroBatch>>,
+}
+
+impl Plan {
+    /// Deals sequences into so many mini-batches by a seeded shuffle, and cuts those by a token budget.
+    pub fn draw(
+        sequences: &[MaskedSequence<'_>],
+        parts: usize,
+        token_budget: usize,
+        seed: u64,
+    ) -> Self {
+        Self::new(sequences, &mini_batches(sequences.len(), parts, seed), token_budget)
+    }
+
+    /// Takes the mini-batches as they are, and cuts them by a token budget.
+    pub fn new(
+        sequences: &[MaskedSequence<'_>],
+        mini_batches: &[Vec<usize>],
+        token_budget: usize,
+    ) -> Self {
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len()).collect();
+        let mut end = 0;
+        let mut pack = |members: Vec<usize>| {
+            let masked = members.iter().map(|&i| (sequences[i].tokens, sequences[i].mask));
+            let packed = PackedBatch::pack(masked);
+            let start = end;
+            end += packed.selected.len();
+            MicroBatch { sequences: members, packed, rows: start..end }
+        };
+        let mini_batches = mini_batches.iter().map(|mini_batch| {
+            let micro_batches = micro_batches(mini_batch, &lengths, token_budget);
+            micro_batches.into_iter().map(&mut pack).collect()
+        });
+        Self { mini_batches: mini_batches.collect() }
+    }
+
+    /// Returns every micro-batch, in the order of the flat vectors.
+    pub fn micro_batches(&self) -> impl Iterator<Item = &MicroBatch> {
+        self.mini_batches.iter().flatten()
+    }
+
+    /// Returns every sequence's index and rows, in the order of the flat vectors.
+    pub fn sequence_rows(&self) -> Vec<(usize, Range<usize>)> {
+        self.micro_batches().flat_map(MicroBatch::sequence_rows).collect()
+    }
+
+    /// Returns the number of loss tokens.
+    pub fn tokens(&self) -> usize {
+        self.micro_batches().last().map_or(0, |micro_batch| micro_batch.rows.end)
+    }
+
+    /// Returns what each loss token weighs; those of sequences that are not `counted` weigh nothing.
+    pub fn weights(
+        &self,
+        normalization: Normalization,
+        counted: impl Fn(usize) -> bool,
+    ) -> Vec<f32> {
+        let mut weights = vec![0.0; self.tokens()];
+        for mini_batch in &self.mini_batches {
+            let rows: Vec<_> = mini_batch.iter().flat_map(MicroBatch::sequence_rows).collect();
+            let tokens: Vec<usize> =
+                rows.iter().map(|(i, rows)| if counted(*i) { rows.len() } else { 0 }).collect();
+            for ((_, rows), weight) in rows.into_iter().zip(normalization.weights(&tokens)) {
+                weights[rows].fill(weight);
+            }
+        }
+        weights
+    }
+}
+
 /// Deals `count` sequences into `parts` mini-batches by a seeded shuffle. Sizes differ by one at most.
 pub fn mini_batches(count: usize, parts: usize, seed: u64) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..count).collect();
@@ -170,6 +282,36 @@ mod tests {
         assert_eq!(batch.positions().collect::<Vec<_>>(), [0, 1, 2, 3, 0, 1, 0, 1]);
         assert_eq!(batch.last_rows().collect::<Vec<_>>(), [3, 5, 7]);
         assert_eq!(batch.selected_lengths(), [2, 0, 1]);
+    }
+
+    #[test]
+    fn a_plans_rows_cover_every_loss_token_once() {
+        let tokens = [1, 2, 3, 4, 5];
+        let masks = [false, true, false, true, true];
+        let sequences: Vec<MaskedSequence<'_>> = [5, 3, 4, 2, 5]
+            .map(|n| MaskedSequence { tokens: &tokens[..n], mask: &masks[..n] })
+            .into();
+        let plan = Plan::draw(&sequences, 2, 8, 3);
+        assert_eq!(plan.mini_batches.len(), 2);
+        assert_eq!(plan.tokens(), 3 + 1 + 2 + 1 + 3);
+        let rows = plan.sequence_rows();
+        assert_eq!(rows.iter().map(|(_, rows)| rows.len()).sum::<usize>(), plan.tokens());
+        assert!(rows.windows(2).all(|pair| pair[0].1.end == pair[1].1.start));
+        for (i, rows) in &rows {
+            assert_eq!(
+                rows.len(),
+                masks[..sequences[*i].tokens.len()].iter().filter(|&&m| m).count()
+            );
+        }
+        // Weights of an optimizer step add up to 1; sequence 0 does not count.
+        let weights = plan.weights(Normalization::TokenMean, |i| i != 0);
+        for mini_batch in &plan.mini_batches {
+            let sum: f32 =
+                mini_batch.iter().map(|m| weights[m.rows.clone()].iter().sum::<f32>()).sum();
+            assert!((sum - 1.0).abs() < 1e-6);
+        }
+        let (_, first) = rows.iter().find(|(i, _)| *i == 0).unwrap();
+        assert!(weights[first.clone()].iter().all(|&weight| weight == 0.0));
     }
 
     #[test]

@@ -11,8 +11,12 @@ pub mod kl;
 pub mod learner;
 pub mod loss;
 pub mod reward;
+pub mod reward_model;
 pub mod schedule;
+pub mod sft;
 pub mod stats;
+#[cfg(test)]
+mod tabular;
 #[cfg(feature = "libtorch")]
 pub mod torch;
 

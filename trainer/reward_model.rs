@@ -1,0 +1,370 @@
+//! Reward models: from which of two completions is better, to how good one is.
+//!
+//! ```text
+//! for each optimizer step
+//!     c, r = scores of the chosen and the rejected completion of each pair
+//!     loss = mean over pairs of -ln sigmoid(c - r - margin) + center_coef (c + r)^2
+//!     the model follows the gradient
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Error,
+    batch::{PackedBatch, micro_batches},
+    config::{OptimizerConfig, RewardModelOptions, ScheduleConfig},
+    learner::{ScoreLearner, ScoreModel},
+    loss::bradley_terry,
+    schedule::Schedule,
+    stats::{Summary, mean},
+};
+
+/// Two completions of one prompt, the prompt included.
+#[derive(Clone, Copy, Debug)]
+pub struct PreferencePair<'a> {
+    /// The better one.
+    pub chosen: &'a [u32],
+    /// The worse one.
+    pub rejected: &'a [u32],
+    /// By how much, where it is known.
+    pub margin: Option<f32>,
+}
+
+/// What one optimizer step did, or how held-out pairs were judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RewardModelStats {
+    /// Mean loss of a pair; before the step.
+    pub loss: f64,
+    /// Share of pairs whose chosen completion scored higher.
+    pub accuracy: f64,
+    /// Mean of chosen less rejected.
+    pub margin: f64,
+    /// Mean score of the chosen ones.
+    pub chosen: f64,
+    /// Mean score of the rejected ones.
+    pub rejected: f64,
+    /// Mean score of all.
+    pub mean_reward: f64,
+    /// Standard deviation of all scores.
+    pub std_reward: f64,
+    /// Norm of the gradient before clipping; 0 in an evaluation.
+    pub grad_norm: f64,
+    /// The learning rate; 0 in an evaluation.
+    pub learning_rate: f64,
+}
+
+impl RewardModelStats {
+    /// Returns the metrics of an optimizer step under the names that TRL uses.
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+        vec![
+            ("loss", self.loss),
+            ("accuracy", self.accuracy),
+            ("margin", self.margin),
+            ("rewards/chosen", self.chosen),
+            ("rewards/rejected", self.rejected),
+            ("mean_reward", self.mean_reward),
+            ("std_reward", self.std_reward),
+            ("grad_norm", self.grad_norm),
+            ("learning_rate", self.learning_rate),
+        ]
+    }
+
+    /// Returns the metrics of an evaluation.
+    pub fn eval_metrics(&self) -> Vec<(&'static str, f64)> {
+        vec![
+            ("eval/loss", self.loss),
+            ("eval/accuracy", self.accuracy),
+            ("eval/margin", self.margin),
+            ("eval/mean_reward", self.mean_reward),
+            ("eval/std_reward", self.std_reward),
+        ]
+    }
+}
+
+/// What brings a reward model's scores to mean 0 and variance 1. Bradley-Terry leaves the mean undetermined, and the
+/// scale is whatever training made it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RewardStandardization {
+    /// Mean score.
+    pub mean: f64,
+    /// Standard deviation of scores.
+    pub std: f64,
+}
+
+impl RewardStandardization {
+    /// Takes mean and deviation from an evaluation.
+    pub fn of(evaluation: &RewardModelStats) -> Self {
+        Self { mean: evaluation.mean_reward, std: evaluation.std_reward }
+    }
+
+    /// Returns `(score - mean) / (std + 1e-8)`.
+    pub fn apply(&self, score: f32) -> f32 {
+        ((f64::from(score) - self.mean) / (self.std + 1e-8)) as f32
+    }
+}
+
+/// A reward model in training.
+pub struct RewardTrainer<L> {
+    model: L,
+    options: RewardModelOptions,
+    schedule: Schedule,
+    steps: u64,
+}
+
+impl<L: ScoreLearner> RewardTrainer<L> {
+    /// Prepares for `total_steps` optimizer steps.
+    ///
+    /// # Errors
+    /// When an option breaks a rule.
+    pub fn new(
+        model: L,
+        options: RewardModelOptions,
+        optimizer: &OptimizerConfig,
+        schedule: &ScheduleConfig,
+        total_steps: u64,
+    ) -> Result<Self, Error> {
+        options.validate()?;
+        optimizer.validate()?;
+        schedule.validate()?;
+        let schedule = Schedule::new(schedule, optimizer.lr, total_steps);
+        Ok(Self { model, options, schedule, steps: 0 })
+    }
+
+    /// Takes one optimizer step on a batch of pairs.
+    ///
+    /// # Errors
+    /// When the batch is empty, or the model cannot compute.
+    pub fn step(&mut self, pairs: &[PreferencePair<'_>]) -> Result<RewardModelStats, Error> {
+        check(pairs)?;
+        let mut judged = Judged::default();
+        for micro_batch in cut(pairs, self.options.micro_batch_tokens) {
+            self.model.train_scores(&pack(&micro_batch), &mut |scores| {
+                judged.take(&micro_batch, scores, &self.options, pairs.len())
+            })?;
+        }
+        let learning_rate = self.schedule.lr(self.steps);
+        let grad_norm = self.model.step(learning_rate)?;
+        self.steps += 1;
+        Ok(RewardModelStats { grad_norm, learning_rate, ..judged.stats() })
+    }
+
+    /// Judges held-out pairs.
+    ///
+    /// # Errors
+    /// When there are none, or the model cannot compute.
+    pub fn evaluate(&self, pairs: &[PreferencePair<'_>]) -> Result<RewardModelStats, Error> {
+        check(pairs)?;
+        let mut judged = Judged::default();
+        for micro_batch in cut(pairs, self.options.micro_batch_tokens) {
+            let scores = self.model.scores(&pack(&micro_batch))?;
+            judged.take(&micro_batch, &scores, &self.options, pairs.len());
+        }
+        Ok(judged.stats())
+    }
+
+    /// Returns the model.
+    pub fn model(&self) -> &L {
+        &self.model
+    }
+
+    /// Returns the model, to restore it from a checkpoint.
+    pub fn model_mut(&mut self) -> &mut L {
+        &mut self.model
+    }
+
+    /// Returns the optimizer steps so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Goes on after so many optimizer steps.
+    pub fn resume_at(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+}
+
+/// Scores sequences, in forward passes of at most `token_budget` tokens. Scores come in the order of the sequences.
+///
+/// # Errors
+/// When the model cannot compute.
+pub fn score(
+    model: &(impl ScoreModel + ?Sized),
+    sequences: &[&[u32]],
+    token_budget: usize,
+) -> Result<Vec<f32>, Error> {
+    let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
+    let all: Vec<usize> = (0..sequences.len()).collect();
+    let mut scores = vec![0.0; sequences.len()];
+    for members in micro_batches(&all, &lengths, token_budget) {
+        let mut batch = PackedBatch::default();
+        members.iter().for_each(|&i| push(&mut batch, sequences[i]));
+        for (i, score) in members.into_iter().zip(model.scores(&batch)?) {
+            scores[i] = score;
+        }
+    }
+    Ok(scores)
+}
+
+fn check(pairs: &[PreferencePair<'_>]) -> Result<(), Error> {
+    if pairs.is_empty() {
+        return Err(Error::input("preference pairs", "at least 1", 0));
+    }
+    Ok(())
+}
+
+/// Cuts pairs into micro-batches; the two halves of a pair stay together.
+fn cut<'a>(pairs: &[PreferencePair<'a>], token_budget: usize) -> Vec<Vec<PreferencePair<'a>>> {
+    let lengths: Vec<usize> =
+        pairs.iter().map(|pair| pair.chosen.len() + pair.rejected.len()).collect();
+    let all: Vec<usize> = (0..pairs.len()).collect();
+    let batches = micro_batches(&all, &lengths, token_budget).into_iter();
+    batches.map(|members| members.into_iter().map(|i| pairs[i]).collect()).collect()
+}
+
+/// Packs chosen, rejected, chosen, rejected, ...
+fn pack(pairs: &[PreferencePair<'_>]) -> PackedBatch {
+    let mut batch = PackedBatch::default();
+    for pair in pairs {
+        push(&mut batch, pair.chosen);
+        push(&mut batch, pair.rejected);
+    }
+    batch
+}
+
+fn push(batch: &mut PackedBatch, tokens: &[u32]) {
+    batch.push(tokens, &vec![false; tokens.len()]);
+}
+
+/// Scores of pairs, and their loss.
+#[derive(Default)]
+struct Judged {
+    loss: f64,
+    chosen: Vec<f32>,
+    rejected: Vec<f32>,
+}
+
+impl Judged {
+    /// Takes in a micro-batch's scores, and returns the loss's derivative with respect to each. `of` is the number of
+    /// pairs of the whole step.
+    fn take(
+        &mut self,
+        pairs: &[PreferencePair<'_>],
+        scores: &[f32],
+        options: &RewardModelOptions,
+        of: usize,
+    ) -> Vec<f32> {
+        let mut gradients = Vec::with_capacity(scores.len());
+        for (pair, scores) in pairs.iter().zip(scores.chunks_exact(2)) {
+            let margin = if options.use_margin { pair.margin.unwrap_or(0.0) } else { 0.0 };
+            let (chosen, rejected) = (f64::from(scores[0]), f64::from(scores[1]));
+            let term = bradley_terry(chosen, rejected, margin.into(), options.center_coef);
+            self.loss += term.loss / of as f64;
+            gradients.extend([term.chosen, term.rejected].map(|g| (g / of as f64) as f32));
+            self.chosen.push(scores[0]);
+            self.rejected.push(scores[1]);
+        }
+        gradients
+    }
+
+    fn stats(&self) -> RewardModelStats {
+        let pairs = self.chosen.iter().zip(&self.rejected);
+        let right = pairs.filter(|(chosen, rejected)| chosen > rejected).count();
+        let all = Summary::of(&[self.chosen.as_slice(), &self.rejected].concat());
+        let (chosen, rejected) = (mean(&self.chosen), mean(&self.rejected));
+        RewardModelStats {
+            loss: self.loss,
+            accuracy: right as f64 / self.chosen.len() as f64,
+            margin: chosen - rejected,
+            chosen,
+            rejected,
+            mean_reward: all.mean,
+            std_reward: all.std,
+            ..RewardModelStats::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::tabular::{Table, TokenValues};
+
+    /// Completions that end in a higher token are better.
+    const PAIRS: [PreferencePair<'static>; 4] = [
+        PreferencePair { chosen: &[0, 1, 4], rejected: &[0, 3], margin: Some(1.0) },
+        PreferencePair { chosen: &[0, 3], rejected: &[0, 2, 2, 2], margin: None },
+        PreferencePair { chosen: &[0, 4], rejected: &[0, 1], margin: Some(3.0) },
+        PreferencePair { chosen: &[2], rejected: &[1], margin: None },
+    ];
+
+    fn trainer(options: RewardModelOptions, lr: f64) -> RewardTrainer<TokenValues> {
+        let optimizer = OptimizerConfig { lr, ..OptimizerConfig::default() };
+        let model = TokenValues(Table::of(vec![0.5, 0.2, 0.4, -0.1, 0.3]));
+        RewardTrainer::new(model, options, &optimizer, &ScheduleConfig::default(), 100).unwrap()
+    }
+
+    #[test]
+    fn the_gradient_does_not_depend_on_the_token_budget() {
+        let stepped = |micro_batch_tokens| {
+            let options =
+                RewardModelOptions { micro_batch_tokens, center_coef: 0.1, ..Default::default() };
+            let mut rm = trainer(options, 1.0);
+            let stats = rm.step(&PAIRS).unwrap();
+            (rm.model.0.weights, stats.loss)
+        };
+        let (whole, loss) = stepped(1000);
+        for budget in [1, 6] {
+            let (cut, cut_loss) = stepped(budget);
+            assert!(whole.iter().zip(&cut).all(|(a, b)| (a - b).abs() < 1e-7));
+            assert!((loss - cut_loss).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn a_model_learns_the_order_and_centring_brings_its_scores_to_0() {
+        let options = RewardModelOptions { center_coef: 0.01, ..Default::default() };
+        let mut rm = trainer(options, 1.0);
+        rm.model.0.weights.iter_mut().for_each(|score| *score += 5.0);
+        assert_eq!(rm.evaluate(&PAIRS).unwrap().accuracy, 0.75);
+        for _ in 0..300 {
+            rm.step(&PAIRS).unwrap();
+        }
+        let stats = rm.evaluate(&PAIRS).unwrap();
+        assert_eq!(stats.accuracy, 1.0);
+        assert!(stats.mean_reward.abs() < 0.3, "{stats:?}");
+        let [_, one, two, three, four] = rm.model.0.weights[..] else { panic!() };
+        assert!(one < two && two < three && three < four);
+    }
+
+    #[test]
+    fn a_margin_counts_only_where_it_is_asked_for() {
+        let with = trainer(RewardModelOptions::default(), 1.0).evaluate(&PAIRS[..1]).unwrap();
+        let options = RewardModelOptions { use_margin: false, ..Default::default() };
+        let without = trainer(options, 1.0).evaluate(&PAIRS[..1]).unwrap();
+        // chosen 0.3, rejected -0.1: ln(1 + exp(0.6)) and ln(1 + exp(-0.4))
+        assert!((with.loss - 1.037_488).abs() < 1e-5, "{with:?}");
+        assert!((without.loss - 0.513_015).abs() < 1e-5, "{without:?}");
+        assert!((with.margin - 0.4).abs() < 1e-6);
+    }
+
+    #[test]
+    fn scores_come_in_the_order_of_the_sequences() {
+        let model = TokenValues(Table::of(vec![0.0, 1.0, 2.0, 3.0, 4.0]));
+        let sequences: [&[u32]; 4] = [&[0, 1], &[4], &[0, 0, 0, 2], &[1, 1, 3]];
+        assert_eq!(score(&model, &sequences, 5).unwrap(), [1.0, 4.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn standardized_scores_have_mean_0_and_variance_1() {
+        let evaluation =
+            RewardModelStats { mean_reward: 3.0, std_reward: 2.0, ..Default::default() };
+        let standardization = RewardStandardization::of(&evaluation);
+        assert_eq!([3.0, 5.0, 1.0].map(|score| standardization.apply(score)), [0.0, 1.0, -1.0]);
+    }
+
+    #[test]
+    fn no_pairs_are_refused() {
+        let error = trainer(RewardModelOptions::default(), 1.0).step(&[]).unwrap_err();
+        assert_eq!(error.to_string(), "preference pairs must be at least 1, got 0");
+    }
+}
