@@ -3,8 +3,10 @@
 //! Results go to the standard output, progress and errors to the standard error. An error is one line, `error: ...`,
 //! and a status other than 0: 1 for what went wrong, 2 for arguments that cannot be understood.
 
+mod config;
 mod demo;
 mod doctor;
+mod new_model;
 mod output;
 
 use std::process::ExitCode;
@@ -22,6 +24,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
+    NewModel(new_model::Arguments),
+    Config(config::Arguments),
     Doctor(doctor::Arguments),
 }
 
@@ -42,6 +46,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::NewModel(arguments) => new_model::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }
