@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     data::DataConfig,
+    engine::{EngineConfig, Error as EngineError},
     trainer::config::{
         Device, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig, ValueInit,
     },
@@ -42,6 +43,9 @@ pub struct PpoConfig {
     /// How completions are sampled.
     #[serde(default)]
     pub sampling: SamplingConfig,
+    /// How the engine is set up.
+    #[serde(default)]
+    pub engine: EngineConfig,
     /// How weights follow gradients.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
@@ -105,6 +109,9 @@ impl Config for PpoConfig {
         }
         self.model.reference.get_or_insert_with(|| self.model.path.clone());
         self.ppo = self.ppo.resolved(self.optimizer.lr);
+        if self.engine.threads == 0 {
+            self.engine.threads = self.threads;
+        }
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -121,6 +128,7 @@ impl Config for PpoConfig {
         shared.validate()?;
         within("ppo", self.ppo.validate())?;
         self.sampling.validate()?;
+        self.engine.validate().map_err(engine_violation)?;
         self.validate_reward()?;
         self.validate_sampling()
     }
@@ -199,5 +207,14 @@ impl PpoConfig {
             "false where sampling.ignore_eos is true",
             true,
         )
+    }
+}
+
+fn engine_violation(error: EngineError) -> Violation {
+    match error {
+        EngineError::Request { field, rule, got } => {
+            Violation::new(format!("engine.{field}"), rule, got)
+        }
+        other => Violation::new("engine", "usable", other),
     }
 }

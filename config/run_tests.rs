@@ -143,7 +143,18 @@ fn contradictions_between_sections_are_refused() {
     );
     assert_eq!(
         refusal::<PpoConfig>(PPO, &["ppo.kl_in=loss"]),
-        "ppo.kl_estimator must be abs, k2 or k3 where kl_in is `loss`, got k1"
+        "run.toml:11:2: ppo.kl_estimator must be abs, k2 or k3 where kl_in is `loss`, got k1"
+    );
+}
+
+#[test]
+fn the_engine_takes_its_threads_from_the_run_unless_told() {
+    let threads = |overrides: &[&str]| read::<PpoConfig>(PPO, overrides).unwrap().engine.threads;
+    assert_eq!(threads(&["threads=3"]), 3);
+    assert_eq!(threads(&["threads=3", "engine.threads=2"]), 2);
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &["engine.block_size=0"]),
+        "engine.block_size must be at least 1, got 0"
     );
 }
 
