@@ -2,4 +2,8 @@
 //!
 //! Everything here is a leaf. It names nothing of ours and does not know what a rollout is.
 
+#[cfg(all(feature = "libtorch", unix))]
+pub mod libtorch_cuda;
 pub mod memory;
+#[cfg(feature = "libtorch")]
+pub mod torch;

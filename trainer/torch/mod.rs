@@ -1,1 +1,42 @@
 //! The part of the trainer that computes with libtorch: the only files that name `tch`.
+//!
+//! A loss is plain arithmetic on slices ([`trainer`](crate::trainer)); what it needs from libtorch is one number per
+//! token or per sequence, and a way back. So a training pass is a forward, a closure that turns those numbers into the
+//! loss's gradient with respect to them, and a backward:
+//!
+//! | pass | numbers | closure returns |
+//! |------|---------|-----------------|
+//! | [`Model::train_logprobs`] | log-prob (and entropy) of each selected token | gradient per token |
+//! | [`Model::train_values`] | value at each selected row | gradient per row |
+//! | [`Model::train_scores`] | score of each sequence | gradient per sequence |
+//!
+//! Each adds to the model's gradient, so micro-batches accumulate, and [`AdamW::step`] spends it. The same numbers
+//! without a gradient: [`Model::logprobs`], [`Model::values`], [`Model::scores`].
+
+mod attention;
+mod error;
+mod export;
+mod head;
+mod layer;
+mod layout;
+pub mod libtorch;
+mod model;
+mod optimizer;
+mod packed;
+mod parameters;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod train;
+
+pub use error::Error;
+pub use head::{Entropy, LogprobOptions, TokenLogprobs};
+pub use model::{Model, ModelOptions};
+pub use optimizer::{AdamW, AdamWState, StepReport};
+pub use train::TokenGradient;
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// How long a write of the weights waits for their readers: an engine step takes far less.
+const WRITE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);

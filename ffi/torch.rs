@@ -1,0 +1,109 @@
+//! Buffers of libtorch tensors that are lent to others.
+//!
+//! libtorch frees a tensor's storage when the last handle to it goes; each [`Memory`] made here keeps one. Handles are
+//! counted atomically, so the last one may go on any thread.
+
+use std::{ops::Range, ptr::NonNull, time::Duration};
+
+use tch::Tensor;
+
+use super::memory::{Lease, Memory};
+
+/// A handle that is only ever dropped.
+struct Owner(#[expect(dead_code, reason = "held for its drop")] Tensor);
+
+// SAFETY: nothing reads the handle through a shared reference; it is private, and its only use is to be dropped, which
+// takes it whole and decrements an atomic count.
+unsafe impl Sync for Owner {}
+
+/// One-dimensional tensors whose storage is read and written under one lease.
+///
+/// The rule that makes lending safe: the storage is written to only in [`Leased::write`]. Views of the buffers (such as
+/// a model's parameters) are for reading.
+#[derive(Debug)]
+pub struct Leased {
+    lease: Lease,
+    buffers: Vec<Tensor>,
+}
+
+impl Leased {
+    /// Takes over buffers that nobody else writes to, under a lease of their own.
+    pub fn new(buffers: Vec<Tensor>) -> Self {
+        Self { lease: Lease::default(), buffers }
+    }
+
+    /// Returns the lease under which the buffers are read and written.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Returns the buffers, for reading.
+    pub fn buffers(&self) -> &[Tensor] {
+        &self.buffers
+    }
+
+    /// Changes the buffers in place; `None`, and nothing done, when a reader held on past the deadline.
+    pub fn write<R>(
+        &mut self,
+        deadline: Duration,
+        change: impl FnOnce(&mut [Tensor]) -> R,
+    ) -> Option<R> {
+        let _writing = self.lease.write(deadline)?;
+        Some(change(&mut self.buffers))
+    }
+
+    /// Lends a range of a buffer's elements: no byte is copied. `None` unless the buffer is contiguous, on the host and
+    /// long enough.
+    pub fn lend(&self, buffer: usize, elements: Range<usize>) -> Option<Memory> {
+        let tensor = self.buffers.get(buffer)?;
+        let fits = elements.start <= elements.end && elements.end <= tensor.numel();
+        if !fits || tensor.device() != tch::Device::Cpu || !tensor.is_contiguous() {
+            return None;
+        }
+        let size = tensor.kind().elt_size_in_bytes();
+        let address = tensor.data_ptr().cast::<u8>().wrapping_add(elements.start * size);
+        let start = NonNull::new(address)?;
+        let owner = Box::new(Owner(tensor.shallow_clone()));
+        // SAFETY: the range lies within the storage, as checked; buffers come filled (they are made by zeros or by a
+        // conversion); the owner keeps the storage in place; and `write` is the only writer, under the lease.
+        Some(unsafe { Memory::from_raw(start, elements.len() * size, self.lease.clone(), owner) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn lent_bytes_outlive_the_tensor_that_lent_them() {
+        let tensor = Tensor::from_slice(&[1.0f32, 2.0, 3.0]);
+        let address = tensor.data_ptr() as usize;
+        let memory = Leased::new(vec![tensor]).lend(0, 1..3).unwrap();
+        assert_eq!(memory.address(), address + 4);
+        let reading = memory.lease().read(SHORT).unwrap();
+        assert_eq!(memory.bytes(&reading), bytemuck::cast_slice::<f32, u8>(&[2.0, 3.0]));
+    }
+
+    #[test]
+    fn a_write_waits_for_readers_and_is_seen_by_the_next() {
+        let mut leased = Leased::new(vec![Tensor::from_slice(&[1.0f32])]);
+        let memory = leased.lend(0, 0..1).unwrap();
+        let reading = memory.lease().read(SHORT).unwrap();
+        assert!(leased.write(SHORT, |_| ()).is_none());
+        drop(reading);
+        let _ = leased.write(SHORT, |buffers| buffers[0].fill_(7.0)).unwrap();
+        let reading = memory.lease().read(SHORT).unwrap();
+        assert_eq!(memory.bytes(&reading), bytemuck::bytes_of(&7.0f32));
+    }
+
+    #[test]
+    fn what_cannot_be_lent_is_not() {
+        let gaps = Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu)).transpose(0, 1);
+        let leased = Leased::new(vec![gaps, Tensor::from_slice(&[1.0f32])]);
+        assert!(leased.lend(0, 0..6).is_none());
+        assert!(leased.lend(1, 0..2).is_none());
+        assert!(leased.lend(2, 0..0).is_none());
+    }
+}

@@ -1,0 +1,80 @@
+//! Weights for others: an alias of the trainer's own storage where that can be, a copy elsewhere.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::{
+    Error, Model, Result,
+    layout::{Layout, Slot},
+    parameters::kind_of,
+};
+use crate::{
+    ffi::torch::Leased,
+    rollout::{Dtype, WeightTensor, WeightVersion, Weights},
+};
+
+impl Model {
+    /// Returns every weight under its checkpoint name.
+    ///
+    /// On the host, f32 (the master weights) and the format of the forward pass are aliases: no byte is copied, later
+    /// optimizer steps write to the same memory, under the write permission of [`Weights::lease`]. Every other
+    /// combination is a copy.
+    ///
+    /// # Errors
+    /// When libtorch fails: there is no memory left for a copy.
+    pub fn weights(&self, version: WeightVersion, dtype: Dtype) -> Result<Weights> {
+        let parameters = &self.parameters;
+        let (kind, buffers) = (kind_of(dtype), parameters.weights().buffers());
+        match buffers.iter().position(|flat| flat.kind() == kind) {
+            Some(buffer) if parameters.storage.device == tch::Device::Cpu => {
+                named(&parameters.layout, parameters.weights(), buffer, version)
+            }
+            found => {
+                let flat = &buffers[found.unwrap_or(0)];
+                let copy = tch::no_grad(|| flat.f_to_kind(kind)?.f_to_device(tch::Device::Cpu))?;
+                named(&parameters.layout, &Leased::new(vec![copy]), 0, version)
+            }
+        }
+    }
+
+    /// Returns the gradient of each parameter under its checkpoint name, copied.
+    ///
+    /// # Errors
+    /// When no training pass has been run, or libtorch fails.
+    pub fn gradient(&self) -> Result<Weights> {
+        copied(&self.parameters.layout, self.parameters.gradient()?)
+    }
+}
+
+/// Copies a flat buffer to the host, as named tensors.
+pub(super) fn copied(layout: &Layout, flat: &Tensor) -> Result<Weights> {
+    let copy = flat.f_to_device_(tch::Device::Cpu, flat.kind(), false, true)?;
+    named(layout, &Leased::new(vec![copy]), 0, WeightVersion::default())
+}
+
+/// Lends a flat buffer on the host as named tensors.
+fn named(
+    layout: &Layout,
+    leased: &Leased,
+    buffer: usize,
+    version: WeightVersion,
+) -> Result<Weights> {
+    let dtype = dtype_of(&leased.buffers()[buffer])?;
+    let lend = |slot: &Slot| {
+        let range = slot.offset..slot.offset + slot.elements();
+        let memory = leased
+            .lend(buffer, range)
+            .ok_or_else(|| Error::input("weights", "contiguous and on the host", "others"))?;
+        Ok((slot.name.clone(), WeightTensor { dtype, shape: slot.shape.clone(), memory }))
+    };
+    let tensors = layout.slots().map(lend).collect::<Result<BTreeMap<_, _>>>()?;
+    Ok(Weights::new(version, leased.lease().clone(), tensors))
+}
+
+fn dtype_of(flat: &Tensor) -> Result<Dtype> {
+    [Dtype::F32, Dtype::Bf16, Dtype::F16]
+        .into_iter()
+        .find(|&dtype| kind_of(dtype) == flat.kind())
+        .ok_or_else(|| Error::input("weights", "f32, bf16 or f16", format!("{:?}", flat.kind())))
+}

@@ -1,0 +1,128 @@
+//! What stands on top: log-probs of the next token, or one number per row.
+
+use std::ops::Range;
+
+use tch::{Kind, Tensor};
+
+use super::{
+    Error, Result,
+    layer::{Linear, Norm},
+};
+
+/// Logits held at a time: 128 MiB in f32. More rows are computed chunk by chunk.
+const MAX_LOGITS: usize = 1 << 25;
+
+/// What to do about the entropy of the next token's distribution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entropy {
+    /// Leave it out.
+    #[default]
+    Skip,
+    /// Compute it, for the record.
+    Measure,
+    /// Compute it, and its gradient.
+    Train,
+}
+
+/// How log-probs are computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogprobOptions {
+    /// Logits are divided by it first; positive. The same as at sampling, for policy and reference alike.
+    pub temperature: f64,
+    /// Whether the entropy is wanted.
+    pub entropy: Entropy,
+}
+
+impl Default for LogprobOptions {
+    fn default() -> Self {
+        Self { temperature: 1.0, entropy: Entropy::Skip }
+    }
+}
+
+/// One number per selected token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenLogprobs {
+    /// Log-prob of the token, in nats.
+    pub logprobs: Vec<f32>,
+    /// Entropy of the distribution it was drawn from, in nats; empty when skipped.
+    pub entropy: Vec<f32>,
+}
+
+/// [`TokenLogprobs`] as tensors, perhaps with a graph behind them.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    pub(super) logprobs: Tensor,
+    pub(super) entropy: Option<Tensor>,
+}
+
+/// The final norm and the projection.
+#[derive(Debug)]
+pub(super) struct HeadLayer {
+    pub(super) norm: Norm,
+    pub(super) project: Linear,
+}
+
+impl HeadLayer {
+    /// Splits rows so that no part has more logits than fit.
+    pub(super) fn chunks(&self, rows: usize) -> Vec<Range<usize>> {
+        let vocab = self.project.weight.size()[0] as usize;
+        let step = (MAX_LOGITS / vocab.max(1)).max(1);
+        (0..rows).step_by(step).map(|start| start..rows.min(start + step)).collect()
+    }
+
+    /// Maps the residual stream `[rows, hidden]` and the next tokens `[rows]` to log-probs.
+    pub(super) fn logprobs(
+        &self,
+        rows: &Tensor,
+        targets: &Tensor,
+        options: &LogprobOptions,
+    ) -> Result<Outputs> {
+        let logits = self.project.forward(&self.norm.forward(rows)?)?.f_to_kind(Kind::Float)?;
+        let logits = match options.temperature {
+            1.0 => logits,
+            temperature => logits.f_div_scalar(temperature)?,
+        };
+        let all = logits.f_log_softmax(-1, Kind::Float)?;
+        let logprobs = all.f_gather(1, &targets.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
+        let entropy = match options.entropy {
+            Entropy::Skip => None,
+            Entropy::Measure => Some(tch::no_grad(|| entropy(&all))?),
+            Entropy::Train => Some(entropy(&all)?),
+        };
+        Ok(Outputs { logprobs, entropy })
+    }
+
+    /// Maps the residual stream `[rows, hidden]` to one number per row, in f32.
+    pub(super) fn scores(&self, rows: &Tensor) -> Result<Tensor> {
+        let hidden = self.norm.forward(rows)?.f_to_kind(Kind::Float)?;
+        let weight = self.project.weight.f_to_kind(Kind::Float)?;
+        Ok(hidden.f_linear(&weight, None::<&Tensor>)?.f_squeeze_dim(1)?)
+    }
+}
+
+impl LogprobOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.temperature.is_finite() && self.temperature > 0.0 {
+            return Ok(());
+        }
+        Err(Error::input("temperature", "positive", self.temperature))
+    }
+}
+
+/// `-sum_v p_v log p_v` of each row of log-probs.
+fn entropy(all: &Tensor) -> Result<Tensor> {
+    Ok(all
+        .f_exp()?
+        .f_mul(all)?
+        .f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?
+        .f_neg()?)
+}
+
+/// Copies a vector of numbers to the host.
+pub(super) fn to_host(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor =
+        tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let mut values = vec![0.0; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel())?;
+    Ok(values)
+}

@@ -1,0 +1,254 @@
+//! A transformer in libtorch: forward passes.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    Error, Result,
+    attention::{Attention, Shape},
+    head::{HeadLayer, LogprobOptions, TokenLogprobs, to_host},
+    layer::{Layer, Linear, Norm},
+    libtorch,
+    packed::{Packed, Rows, indices},
+    parameters::{Parameters, Storage, kind_of},
+};
+use crate::{
+    model::{Head, ModelSpec},
+    rollout::{Dtype, Weights},
+    trainer::{batch::PackedBatch, config::Device},
+};
+
+/// How a model is held and computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// Where.
+    pub device: Device,
+    /// The format of the forward and backward pass: f32 or bf16. Master weights, gradients summed over micro-batches,
+    /// soft-maxes and reductions are f32 in any case.
+    pub compute: Dtype,
+    /// Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more work.
+    pub activation_checkpointing: bool,
+    /// Only ever scored with: no master weights, no gradient.
+    pub frozen: bool,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            compute: Dtype::F32,
+            activation_checkpointing: false,
+            frozen: false,
+        }
+    }
+}
+
+/// A transformer that can be scored with and trained.
+#[derive(Debug)]
+pub struct Model {
+    pub(super) spec: ModelSpec,
+    pub(super) options: ModelOptions,
+    pub(super) parameters: Parameters,
+    pub(super) embedding: Tensor,
+    pub(super) layers: Vec<Layer>,
+    pub(super) head: HeadLayer,
+}
+
+impl Model {
+    /// Builds a model from a description and its weights, which are copied (and converted to f32).
+    ///
+    /// # Errors
+    /// When a tensor is missing, extra, of another shape or not finite; when the device cannot be used; when the
+    /// compute format is neither f32 nor bf16; when there is no memory left.
+    pub fn load(spec: &ModelSpec, weights: &Weights, options: &ModelOptions) -> Result<Self> {
+        if options.compute == Dtype::F16 {
+            return Err(Error::input("compute", "f32 or bf16", options.compute));
+        }
+        let device = libtorch::device(options.device)?;
+        let storage = Storage { device, compute: kind_of(options.compute), frozen: options.frozen };
+        let parameters = Parameters::load(spec, weights, storage)?;
+        let build = Build { spec, parameters: &parameters };
+        let embedding = build.leaf("model.embed_tokens.weight")?;
+        let layers = (0..spec.num_layers).map(|layer| build.layer(layer)).collect::<Result<_>>()?;
+        let head = build.head()?;
+        Ok(Self { spec: spec.clone(), options: *options, parameters, embedding, layers, head })
+    }
+
+    /// Returns what the model looks like.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Returns how it is held and computed.
+    pub fn options(&self) -> &ModelOptions {
+        &self.options
+    }
+
+    /// Replaces every weight by those given: all or none. The gradient stays.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; and when a reader of the present weights does not let go in time.
+    pub fn replace_weights(&mut self, weights: &Weights) -> Result<()> {
+        self.parameters.replace(&self.spec, weights)
+    }
+
+    /// Returns the log-prob, and the entropy if asked for, of each selected token; no gradient is kept.
+    ///
+    /// # Errors
+    /// When the model has another head, or the batch does not fit it.
+    pub fn logprobs(&self, batch: &PackedBatch, options: &LogprobOptions) -> Result<TokenLogprobs> {
+        self.check_head(Head::LanguageModel)?;
+        options.check()?;
+        let mut outputs = TokenLogprobs::default();
+        tch::no_grad(|| {
+            let rows = self.rows(batch, &batch.selected)?;
+            self.each_chunk(&rows, &self.targets(batch)?, |rows, targets| {
+                let chunk = self.head.logprobs(rows, targets, options)?;
+                outputs.logprobs.extend(to_host(&chunk.logprobs)?);
+                if let Some(entropy) = &chunk.entropy {
+                    outputs.entropy.extend(to_host(entropy)?);
+                }
+                Ok(())
+            })
+        })?;
+        Ok(outputs)
+    }
+
+    /// Returns the score head's number at each selected row: the value of the state before the token was chosen.
+    ///
+    /// # Errors
+    /// When the model has another head, or the batch does not fit it.
+    pub fn values(&self, batch: &PackedBatch) -> Result<Vec<f32>> {
+        self.score_rows(batch, &batch.selected)
+    }
+
+    /// Returns the score head's number at each sequence's last token.
+    ///
+    /// # Errors
+    /// When the model has another head, or the batch does not fit it.
+    pub fn scores(&self, batch: &PackedBatch) -> Result<Vec<f32>> {
+        self.score_rows(batch, &batch.last_rows().collect::<Vec<_>>())
+    }
+
+    fn score_rows(&self, batch: &PackedBatch, rows: &[usize]) -> Result<Vec<f32>> {
+        self.check_head(Head::Score)?;
+        tch::no_grad(|| to_host(&self.head.scores(&self.rows(batch, rows)?)?))
+    }
+
+    pub(super) fn check_head(&self, head: Head) -> Result<()> {
+        if self.spec.head == head {
+            return Ok(());
+        }
+        Err(Error::input(
+            "head",
+            format!("{head:?} for this pass"),
+            format!("{:?}", self.spec.head),
+        ))
+    }
+
+    /// Returns the residual stream after the last layer at the wanted rows: `[rows, hidden]`.
+    fn rows(&self, batch: &PackedBatch, rows: &[usize]) -> Result<Tensor> {
+        let packed = Packed::new(&self.spec, batch, self.tensor_options())?;
+        let rows = Packed::rows(batch, rows, self.device())?;
+        if rows.len == 0 {
+            return Ok(Tensor::f_zeros([0, self.spec.hidden_size as i64], self.tensor_options())?);
+        }
+        let mut x = self.embed(&packed)?;
+        for layer in 0..self.layers.len() {
+            x = self.layer(layer, &x, &packed, &rows)?;
+        }
+        Ok(x)
+    }
+
+    pub(super) fn embed(&self, packed: &Packed) -> Result<Tensor> {
+        Ok(Tensor::f_embedding(&self.embedding, &packed.tokens, -1, false, false)?)
+    }
+
+    /// Computes one layer; the last one at the wanted rows only.
+    pub(super) fn layer(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        packed: &Packed,
+        rows: &Rows,
+    ) -> Result<Tensor> {
+        let is_last = layer + 1 == self.layers.len();
+        self.layers[layer].forward(x, packed, is_last.then_some(rows))
+    }
+
+    pub(super) fn each_chunk(
+        &self,
+        rows: &Tensor,
+        targets: &Tensor,
+        mut visit: impl FnMut(&Tensor, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        for chunk in self.head.chunks(rows.size()[0] as usize) {
+            let (start, len) = (chunk.start as i64, chunk.len() as i64);
+            visit(&rows.f_narrow(0, start, len)?, &targets.f_narrow(0, start, len)?)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn targets(&self, batch: &PackedBatch) -> Result<Tensor> {
+        if let Some(row) = batch.selected.iter().find(|&&row| row + 1 >= batch.tokens.len()) {
+            return Err(Error::input("selected", "a row with a next token", row));
+        }
+        indices(&batch.targets().map(i64::from).collect::<Vec<_>>(), self.device())
+    }
+
+    pub(super) fn device(&self) -> tch::Device {
+        self.parameters.storage.device
+    }
+
+    pub(super) fn tensor_options(&self) -> (Kind, tch::Device) {
+        (self.parameters.storage.compute, self.device())
+    }
+}
+
+/// Hands the leaves out to the parts.
+struct Build<'a> {
+    spec: &'a ModelSpec,
+    parameters: &'a Parameters,
+}
+
+impl Build<'_> {
+    fn leaf(&self, key: &str) -> Result<Tensor> {
+        let found = self.parameters.leaf(key);
+        found.ok_or_else(|| Error::input("parameter", "one of the model's", key))
+    }
+
+    fn linear(&self, name: &str) -> Result<Linear> {
+        let bias = self.parameters.leaf(&format!("{name}.bias"));
+        Ok(Linear { weight: self.leaf(&format!("{name}.weight"))?, bias })
+    }
+
+    fn norm(&self, name: &str) -> Result<Norm> {
+        Ok(Norm { weight: self.leaf(&format!("{name}.weight"))?, eps: self.spec.rms_norm_eps })
+    }
+
+    fn layer(&self, layer: usize) -> Result<Layer> {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let head_norm = |part| self.spec.qk_norm.then(|| self.norm(&name(part))).transpose();
+        Ok(Layer {
+            attention_norm: self.norm(&name("input_layernorm"))?,
+            attention: Attention {
+                qkv: self.linear(&name("self_attn.qkv_proj"))?,
+                output: self.linear(&name("self_attn.o_proj"))?,
+                q_norm: head_norm("self_attn.q_norm")?,
+                k_norm: head_norm("self_attn.k_norm")?,
+                shape: Shape::from(self.spec),
+            },
+            mlp_norm: self.norm(&name("post_attention_layernorm"))?,
+            gate_up: self.linear(&name("mlp.gate_up_proj"))?,
+            down: self.linear(&name("mlp.down_proj"))?,
+        })
+    }
+
+    fn head(&self) -> Result<HeadLayer> {
+        let project = match self.spec.head {
+            Head::LanguageModel if self.spec.tie_word_embeddings => "model.embed_tokens",
+            Head::LanguageModel => "lm_head",
+            Head::Score => "score",
+        };
+        Ok(HeadLayer { norm: self.norm("model.norm")?, project: self.linear(project)? })
+    }
+}

@@ -1,0 +1,200 @@
+//! A model's parameters and their gradient, each in one flat buffer.
+
+use std::collections::HashMap;
+
+use tch::{Kind, Tensor};
+
+use super::{Error, Result, WRITE_DEADLINE, layout::Layout};
+use crate::{
+    ffi::torch::Leased,
+    model::ModelSpec,
+    rollout::{Dtype, Weights},
+};
+
+/// Where and in which format parameters are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Storage {
+    pub(super) device: tch::Device,
+    /// The format the forward pass computes in.
+    pub(super) compute: Kind,
+    /// Never trained: no master weights, no gradient.
+    pub(super) frozen: bool,
+}
+
+/// Master weights, the copy the forward pass uses where that is another format, and the gradient.
+///
+/// The forward pass sees *leaves*: views into the flat buffer, one per [`Group`](super::layout::Group). Each leaf's
+/// gradient is in turn a view into the flat gradient, so that a backward pass adds right into it.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    pub(super) layout: Layout,
+    pub(super) storage: Storage,
+    /// Flat: the master weights in f32 (in the compute format when frozen), then a copy in the compute format, where
+    /// that is another one.
+    weights: Leased,
+    leaves: HashMap<String, Tensor>,
+    gradient: Option<Gradient>,
+}
+
+#[derive(Debug)]
+struct Gradient {
+    /// Flat, f32: sums over micro-batches.
+    flat: Tensor,
+    /// Flat, in the compute format: one micro-batch, where that is not f32.
+    shadow: Option<Tensor>,
+}
+
+pub(super) fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::Bf16 => Kind::BFloat16,
+    }
+}
+
+impl Parameters {
+    pub(super) fn load(spec: &ModelSpec, weights: &Weights, storage: Storage) -> Result<Self> {
+        let layout = Layout::new(spec);
+        let kind = if storage.frozen { storage.compute } else { Kind::Float };
+        let mut buffers = vec![gather(spec, &layout, weights, (kind, storage.device))?];
+        if kind != storage.compute {
+            buffers.push(buffers[0].f_to_kind(storage.compute)?);
+        }
+        let leaves = leaves(&layout, &buffers[buffers.len() - 1])?;
+        Ok(Self { layout, storage, weights: Leased::new(buffers), leaves, gradient: None })
+    }
+
+    /// Returns what the forward pass computes with.
+    pub(super) fn leaf(&self, key: &str) -> Option<Tensor> {
+        self.leaves.get(key).map(Tensor::shallow_clone)
+    }
+
+    /// Returns the flat buffers: the master weights, then their copy in the compute format if it is another one.
+    pub(super) fn weights(&self) -> &Leased {
+        &self.weights
+    }
+
+    /// Returns the sum of the micro-batches' gradients, or an error where none was ever computed.
+    pub(super) fn gradient(&self) -> Result<&Tensor> {
+        let gradient = self.gradient.as_ref().ok_or_else(|| {
+            Error::input("gradient", "computed before an optimizer step", "no training pass")
+        })?;
+        Ok(&gradient.flat)
+    }
+
+    /// Makes the leaves collect gradients, right into the flat gradient.
+    pub(super) fn enable_gradient(&mut self) -> Result<()> {
+        if self.storage.frozen {
+            return Err(Error::input("model", "loaded for training", "a frozen one"));
+        }
+        if self.gradient.is_some() {
+            return Ok(());
+        }
+        let options = |kind| (kind, self.storage.device);
+        let flat = Tensor::f_zeros([self.layout.len as i64], options(Kind::Float))?;
+        let shadow = (self.storage.compute != Kind::Float)
+            .then(|| Tensor::f_zeros([self.layout.len as i64], options(self.storage.compute)))
+            .transpose()?;
+        let target = leaves(&self.layout, shadow.as_ref().unwrap_or(&flat))?;
+        for (key, leaf) in &self.leaves {
+            let leaf = leaf.f_set_requires_grad(true)?;
+            // libtorch has no call to hand a leaf its gradient. But once there is one, backward passes add to it in
+            // place; so let it make one, and put the flat gradient's storage behind that.
+            leaf.f_sum(leaf.kind())?.f_backward()?;
+            leaf.f_grad()?.f_set_data(&target[key])?;
+        }
+        self.gradient = Some(Gradient { flat, shadow });
+        Ok(())
+    }
+
+    /// Adds the micro-batch's gradient to the sum, where the backward pass did not do so by itself.
+    pub(super) fn collect_gradient(&mut self) -> Result<()> {
+        if let Some(Gradient { flat, shadow: Some(shadow) }) = &mut self.gradient {
+            let _ = flat.f_add_(shadow)?;
+            let _ = shadow.f_zero_()?;
+        }
+        Ok(())
+    }
+
+    /// Sets the gradient to zero, that of an interrupted micro-batch included.
+    pub(super) fn clear_gradient(&mut self) -> Result<()> {
+        if let Some(Gradient { flat, shadow }) = &mut self.gradient {
+            let _ = flat.f_zero_()?;
+            if let Some(shadow) = shadow {
+                let _ = shadow.f_zero_()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the master weights in place, then the copy that the forward pass uses; nobody reads meanwhile.
+    pub(super) fn write(&mut self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
+        let written = self.weights.write(WRITE_DEADLINE, |buffers| {
+            tch::no_grad(|| {
+                let [master, copies @ ..] = buffers else { return Ok(()) };
+                change(master)?;
+                copies.iter_mut().try_for_each(|copy| Ok(copy.f_copy_(master)?))
+            })
+        });
+        written.unwrap_or(Err(Error::Deadline { seconds: WRITE_DEADLINE.as_secs_f64() }))
+    }
+
+    /// Replaces every weight: all or none.
+    pub(super) fn replace(&mut self, spec: &ModelSpec, weights: &Weights) -> Result<()> {
+        let staged = self.gather(spec, weights)?;
+        self.write(|master| Ok(master.f_copy_(&staged)?))
+    }
+
+    /// Copies tensors of the model's names and shapes into a flat buffer like the master's.
+    pub(super) fn gather(&self, spec: &ModelSpec, tensors: &Weights) -> Result<Tensor> {
+        let options = (self.weights.buffers()[0].kind(), self.storage.device);
+        gather(spec, &self.layout, tensors, options)
+    }
+
+    /// Names the first element that is not finite.
+    pub(super) fn check_finite(layout: &Layout, flat: &Tensor, what: &'static str) -> Result<()> {
+        let finite = flat.f_isfinite()?;
+        if finite.f_all()?.f_int64_value(&[])? != 0 {
+            return Ok(());
+        }
+        let at = finite.f_logical_not()?.f_nonzero()?.f_int64_value(&[0, 0])?;
+        let got = flat.f_double_value(&[at])?;
+        let at = at as usize;
+        let slot = layout.slots().filter(|slot| slot.offset <= at).max_by_key(|slot| slot.offset);
+        let (tensor, index) =
+            slot.map_or((String::new(), at), |slot| (slot.name.clone(), at - slot.offset));
+        Err(Error::NotFinite { what, tensor, index, got })
+    }
+}
+
+/// Copies named tensors into a new flat buffer, after checking that they are those of the model, and finite.
+fn gather(
+    spec: &ModelSpec,
+    layout: &Layout,
+    weights: &Weights,
+    (kind, device): (Kind, tch::Device),
+) -> Result<Tensor> {
+    weights.check_coverage(&spec.tensors())?;
+    let Some(reading) = weights.lease().read(WRITE_DEADLINE) else {
+        return Err(Error::Deadline { seconds: WRITE_DEADLINE.as_secs_f64() });
+    };
+    let flat = Tensor::f_zeros([layout.len as i64], (kind, device))?;
+    for slot in layout.slots() {
+        let Some(tensor) = weights.get(&slot.name) else { continue }; // covered, as checked above
+        let elements = slot.elements() as i64;
+        let bytes = tensor.memory.bytes(&reading);
+        let values = Tensor::f_from_data_size(bytes, &[elements], kind_of(tensor.dtype))?;
+        flat.f_narrow(0, slot.offset as i64, elements)?.f_copy_(&values)?;
+    }
+    Parameters::check_finite(layout, &flat, "weight")?;
+    Ok(flat)
+}
+
+/// Returns a view into a flat buffer for each group, by its key.
+fn leaves(layout: &Layout, flat: &Tensor) -> Result<HashMap<String, Tensor>> {
+    let view = |group: &super::layout::Group| {
+        let part = flat.f_narrow(0, group.offset() as i64, group.elements() as i64)?;
+        Ok((group.key.clone(), part.f_view(group.shape().as_slice())?.f_detach()?))
+    };
+    layout.groups.iter().map(view).collect()
+}

@@ -1,0 +1,125 @@
+//! Small models with every weight random, for tests.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{Model, ModelOptions, libtorch};
+use crate::{
+    ffi::memory::{Lease, Memory},
+    model::{Family, Head, ModelSpec, RopeScaling},
+    rollout::{Dtype, WeightTensor, WeightVersion, Weights},
+    trainer::batch::PackedBatch,
+};
+
+/// Odd sizes throughout: 3 heads over 1, `head_dim` not `hidden / heads`, a vocabulary that is no multiple of 8.
+pub(super) fn spec() -> ModelSpec {
+    ModelSpec {
+        family: Family::Llama,
+        head: Head::LanguageModel,
+        hidden_size: 10,
+        intermediate_size: 14,
+        num_layers: 2,
+        num_heads: 3,
+        num_kv_heads: 1,
+        head_dim: 6,
+        vocab_size: 23,
+        max_positions: 64,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: None,
+        sliding_window: None,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        tie_word_embeddings: false,
+        dtype: Dtype::F32,
+    }
+}
+
+/// One model of each kind.
+pub(super) fn specs() -> Vec<ModelSpec> {
+    let base = spec();
+    vec![
+        base.clone(),
+        ModelSpec { family: Family::Mistral, sliding_window: Some(3), ..base.clone() },
+        ModelSpec {
+            family: Family::Qwen2,
+            qkv_bias: true,
+            tie_word_embeddings: true,
+            ..base.clone()
+        },
+        ModelSpec {
+            family: Family::Qwen3,
+            qk_norm: true,
+            num_heads: 4,
+            num_kv_heads: 2,
+            ..base.clone()
+        },
+        ModelSpec {
+            o_bias: true,
+            mlp_bias: true,
+            qkv_bias: true,
+            rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }),
+            ..base.clone()
+        },
+        base.with_head(Head::Score),
+    ]
+}
+
+pub(super) fn weights(spec: &ModelSpec, seed: u64) -> Weights {
+    build(spec, seed, |_, _| ())
+}
+
+/// The weights of seed 1 with one number changed.
+pub(super) fn weights_with(spec: &ModelSpec, name: &str, index: usize, value: f32) -> Weights {
+    build(spec, 1, |tensor, values| {
+        if tensor == name {
+            values[index] = value;
+        }
+    })
+}
+
+fn build(spec: &ModelSpec, seed: u64, change: impl Fn(&str, &mut [f32])) -> Weights {
+    // Tests run side by side, and these models are too small to share out.
+    libtorch::set_threads(1).unwrap();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let lease = Lease::default();
+    let mut tensors = BTreeMap::new();
+    for tensor in spec.tensors() {
+        let elements: usize = tensor.shape.iter().product();
+        let (mean, spread) =
+            if tensor.name.ends_with("norm.weight") { (1.0, 0.3) } else { (0.0, 0.5) };
+        let mut values: Vec<f32> =
+            (0..elements).map(|_| mean + spread * rng.random_range(-1.0..1.0f32)).collect();
+        change(&tensor.name, &mut values);
+        let memory = Memory::from_vec(values, &lease);
+        tensors
+            .insert(tensor.name, WeightTensor { dtype: Dtype::F32, shape: tensor.shape, memory });
+    }
+    Weights::new(WeightVersion::default(), lease, tensors)
+}
+
+pub(super) fn model(spec: &ModelSpec, options: ModelOptions) -> Model {
+    Model::load(spec, &weights(spec, 1), &options).unwrap()
+}
+
+/// Three sequences of different lengths, about half of their tokens selected.
+pub(super) fn batch(spec: &ModelSpec) -> PackedBatch {
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut batch = PackedBatch::default();
+    for length in [7, 1, 12] {
+        let tokens: Vec<u32> =
+            (0..length).map(|_| rng.random_range(0..spec.vocab_size as u32)).collect();
+        let mask: Vec<bool> = (0..length).map(|t| t % 3 != 1).collect();
+        batch.push(&tokens, &mask);
+    }
+    batch
+}
+
+/// Copies every f32 tensor out, by name.
+pub(super) fn values(weights: &Weights) -> BTreeMap<String, Vec<f32>> {
+    let reading = weights.lease().read(Duration::from_secs(1)).unwrap();
+    weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.f32(&reading).to_vec())).collect()
+}

@@ -1,0 +1,6 @@
+//! What the parts must do together.
+
+mod export;
+mod gradient;
+mod optimizer;
+mod scoring;

@@ -1,0 +1,240 @@
+//! A transformer in libtorch: backward passes.
+
+use tch::Tensor;
+
+use super::{
+    Error, Model, Result,
+    head::{LogprobOptions, Outputs, TokenLogprobs, to_host},
+    packed::{Packed, Rows},
+};
+use crate::{model::Head, trainer::batch::PackedBatch};
+
+/// The gradient of a loss with respect to [`TokenLogprobs`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenGradient {
+    /// One number per selected token.
+    pub logprobs: Vec<f32>,
+    /// One number per selected token, or none at all when the loss does not look at the entropy.
+    pub entropy: Vec<f32>,
+}
+
+/// A forward pass that can be gone back through.
+struct Trace {
+    packed: Packed,
+    rows: Rows,
+    /// Each layer's input, then the output. With checkpointing each is cut off from the one before.
+    stream: Vec<Tensor>,
+}
+
+impl Model {
+    /// Computes the selected tokens' log-probs, asks `loss` for its gradient with respect to them, and adds the
+    /// gradient with respect to the parameters. After an error, call [`Model::clear_gradient`].
+    ///
+    /// # Errors
+    /// When the model has another head or is frozen, when the batch does not fit it, or when the gradient has another
+    /// length than the selection.
+    pub fn train_logprobs(
+        &mut self,
+        batch: &PackedBatch,
+        options: &LogprobOptions,
+        loss: impl FnOnce(&TokenLogprobs) -> TokenGradient,
+    ) -> Result<()> {
+        self.check_head(Head::LanguageModel)?;
+        options.check()?;
+        let targets = self.targets(batch)?;
+        self.train(batch, &batch.selected, |model, rows| {
+            if model.head.chunks(batch.selected.len()).len() == 1 {
+                // The usual case: the graph of the logits fits, so nothing is computed twice.
+                let outputs = model.head.logprobs(rows, &targets, options)?;
+                let gradient = checked(loss(&outputs.to_host()?), batch.selected.len(), options)?;
+                return outputs.backward(&gradient, 0);
+            }
+            let values = tch::no_grad(|| model.chunked_outputs(rows, &targets, options))?;
+            let gradient = checked(loss(&values), batch.selected.len(), options)?;
+            let mut start = 0;
+            model.each_chunk(rows, &targets, |rows, targets| {
+                let outputs = model.head.logprobs(rows, targets, options)?;
+                outputs.backward(&gradient, start)?;
+                start += targets.size()[0] as usize;
+                Ok(())
+            })
+        })
+    }
+
+    /// Computes the score head's number at each selected row, asks `loss` for its gradient with respect to them, and
+    /// adds the gradient with respect to the parameters. After an error, call [`Model::clear_gradient`].
+    ///
+    /// # Errors
+    /// As [`Model::train_logprobs`].
+    pub fn train_values(
+        &mut self,
+        batch: &PackedBatch,
+        loss: impl FnOnce(&[f32]) -> Vec<f32>,
+    ) -> Result<()> {
+        self.train_score_rows(batch, &batch.selected, loss)
+    }
+
+    /// Computes each sequence's score, asks `loss` for its gradient with respect to them, and adds the gradient with
+    /// respect to the parameters. After an error, call [`Model::clear_gradient`].
+    ///
+    /// # Errors
+    /// As [`Model::train_logprobs`].
+    pub fn train_scores(
+        &mut self,
+        batch: &PackedBatch,
+        loss: impl FnOnce(&[f32]) -> Vec<f32>,
+    ) -> Result<()> {
+        self.train_score_rows(batch, &batch.last_rows().collect::<Vec<_>>(), loss)
+    }
+
+    fn train_score_rows(
+        &mut self,
+        batch: &PackedBatch,
+        rows: &[usize],
+        loss: impl FnOnce(&[f32]) -> Vec<f32>,
+    ) -> Result<()> {
+        self.check_head(Head::Score)?;
+        self.train(batch, rows, |model, stream| {
+            let scores = model.head.scores(stream)?;
+            let gradient = loss(&to_host(&scores)?);
+            check_length(gradient.len(), rows.len())?;
+            seed(&scores, &gradient)?.f_backward().map_err(Error::from)
+        })
+    }
+
+    /// Sets the gradient to zero.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn clear_gradient(&mut self) -> Result<()> {
+        tch::no_grad(|| self.parameters.clear_gradient())
+    }
+
+    /// Goes forward to the wanted rows, lets `head` go on and back to them, and goes back through the layers.
+    fn train(
+        &mut self,
+        batch: &PackedBatch,
+        rows: &[usize],
+        head: impl FnOnce(&Self, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.parameters.enable_gradient()?;
+        let packed = Packed::new(&self.spec, batch, self.tensor_options())?;
+        let rows = Packed::rows(batch, rows, self.device())?;
+        if rows.len == 0 {
+            return Ok(()); // nothing of interest in this micro-batch: its share of the gradient is zero
+        }
+        let trace = self.trace(packed, rows)?;
+        let last = cut(&trace.stream[trace.stream.len() - 1])?;
+        head(self, &last)?;
+        self.backward(&trace, last.f_grad()?)?;
+        tch::no_grad(|| self.parameters.collect_gradient())
+    }
+
+    fn trace(&self, packed: Packed, rows: Rows) -> Result<Trace> {
+        let checkpointing = self.options.activation_checkpointing;
+        let forward = || -> Result<Vec<Tensor>> {
+            let mut stream = vec![self.embed(&packed)?];
+            for layer in 0..self.layers.len() {
+                stream.push(self.layer(layer, &stream[layer], &packed, &rows)?);
+                if !checkpointing {
+                    // The graph keeps what it needs of the layer's input.
+                    stream[layer] = Tensor::new();
+                }
+            }
+            Ok(stream)
+        };
+        let stream = if checkpointing { tch::no_grad(forward)? } else { forward()? };
+        Ok(Trace { packed, rows, stream })
+    }
+
+    /// Carries the gradient with respect to the stream's end back to the parameters.
+    fn backward(&self, trace: &Trace, mut gradient: Tensor) -> Result<()> {
+        if !self.options.activation_checkpointing {
+            return pull(&trace.stream[self.layers.len()], &gradient);
+        }
+        for layer in (0..self.layers.len()).rev() {
+            let input = cut(&trace.stream[layer])?;
+            let output = self.layer(layer, &input, &trace.packed, &trace.rows)?;
+            pull(&output, &gradient)?;
+            gradient = input.f_grad()?;
+        }
+        pull(&self.embed(&trace.packed)?, &gradient)
+    }
+
+    fn chunked_outputs(
+        &self,
+        rows: &Tensor,
+        targets: &Tensor,
+        options: &LogprobOptions,
+    ) -> Result<TokenLogprobs> {
+        let mut values = TokenLogprobs::default();
+        self.each_chunk(rows, targets, |rows, targets| {
+            let chunk = self.head.logprobs(rows, targets, options)?.to_host()?;
+            values.logprobs.extend(chunk.logprobs);
+            values.entropy.extend(chunk.entropy);
+            Ok(())
+        })?;
+        Ok(values)
+    }
+}
+
+impl Outputs {
+    pub(super) fn to_host(&self) -> Result<TokenLogprobs> {
+        Ok(TokenLogprobs {
+            logprobs: to_host(&self.logprobs)?,
+            entropy: self.entropy.as_ref().map(to_host).transpose()?.unwrap_or_default(),
+        })
+    }
+
+    /// Goes back from these outputs, whose part of the gradient begins at `start`.
+    fn backward(&self, gradient: &TokenGradient, start: usize) -> Result<()> {
+        let range = start..start + self.logprobs.size()[0] as usize;
+        let mut total = seed(&self.logprobs, &gradient.logprobs[range.clone()])?;
+        if let (Some(entropy), false) = (&self.entropy, gradient.entropy.is_empty()) {
+            total = total.f_add(&seed(entropy, &gradient.entropy[range])?)?;
+        }
+        Ok(total.f_backward()?)
+    }
+}
+
+fn checked(
+    gradient: TokenGradient,
+    rows: usize,
+    options: &LogprobOptions,
+) -> Result<TokenGradient> {
+    check_length(gradient.logprobs.len(), rows)?;
+    if !gradient.entropy.is_empty() {
+        check_length(gradient.entropy.len(), rows)?;
+        if options.entropy != super::Entropy::Train {
+            return Err(Error::input(
+                "entropy",
+                "trained where its gradient is given",
+                format!("{:?}", options.entropy),
+            ));
+        }
+    }
+    Ok(gradient)
+}
+
+fn check_length(got: usize, rows: usize) -> Result<()> {
+    if got == rows {
+        return Ok(());
+    }
+    Err(Error::input("gradient", format!("one number for each of {rows} outputs"), got))
+}
+
+/// Returns a scalar whose gradient with respect to `outputs` is `gradient`.
+fn seed(outputs: &Tensor, gradient: &[f32]) -> Result<Tensor> {
+    let gradient = Tensor::f_from_slice(gradient)?.f_to_device(outputs.device())?;
+    Ok(outputs.f_dot(&gradient)?)
+}
+
+/// Goes back from `output`, given the gradient with respect to it.
+fn pull(output: &Tensor, gradient: &Tensor) -> Result<()> {
+    Ok(output.f_mul(gradient)?.f_sum(output.kind())?.f_backward()?)
+}
+
+/// Returns the same numbers as a new leaf that collects a gradient.
+fn cut(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.f_detach()?.f_set_requires_grad(true)?)
+}
