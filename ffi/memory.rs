@@ -22,10 +22,7 @@ pub struct Reading(parking_lot::lock_api::ArcRwLockReadGuard<parking_lot::RawRwL
 /// Permission to write, until dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Writing(
-    #[expect(dead_code, reason = "held for its drop")]
-    parking_lot::lock_api::ArcRwLockWriteGuard<parking_lot::RawRwLock, u64>,
-);
+pub struct Writing(parking_lot::lock_api::ArcRwLockWriteGuard<parking_lot::RawRwLock, u64>);
 
 impl Lease {
     /// Waits for permission to read; `None` when a writer held on past the deadline.
@@ -59,6 +56,12 @@ impl Reading {
 
     fn is_of(&self, lease: &Lease) -> bool {
         Arc::ptr_eq(parking_lot::lock_api::ArcRwLockReadGuard::rwlock(&self.0), &lease.0)
+    }
+}
+
+impl Writing {
+    fn is_of(&self, lease: &Lease) -> bool {
+        Arc::ptr_eq(parking_lot::lock_api::ArcRwLockWriteGuard::rwlock(&self.0), &lease.0)
     }
 }
 
@@ -165,6 +168,50 @@ impl fmt::Debug for Memory {
     }
 }
 
+/// Memory of our own that is written again and again, while others read it in turns.
+#[derive(Debug)]
+pub struct Rewritable {
+    start: NonNull<u8>,
+    memory: Memory,
+}
+
+// SAFETY: the pointer is followed only with `&mut self` and a `Writing` at hand.
+unsafe impl Send for Rewritable {}
+// SAFETY: as for Send.
+unsafe impl Sync for Rewritable {}
+
+impl Rewritable {
+    /// Allocates `len` zero bytes, aligned for any number of up to eight bytes.
+    pub fn zeroed(len: usize, lease: &Lease) -> Self {
+        let mut owner = vec![0u64; len.div_ceil(8)];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut owner);
+        let start = NonNull::from(bytes).cast();
+        // SAFETY: moving the vector does not move its heap bytes, which are initialised; they are written to only in
+        // `bytes_mut`, which asks for a `Writing`.
+        let memory = unsafe { Memory::from_raw(start, len, lease.clone(), Box::new(owner)) };
+        Self { start, memory }
+    }
+
+    /// Returns the memory to read from.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Returns the bytes to write to, for as long as the writing lasts.
+    ///
+    /// # Panics
+    /// If `writing` belongs to another lease.
+    pub fn bytes_mut<'a>(&'a mut self, writing: &'a Writing) -> &'a mut [u8] {
+        assert!(
+            writing.is_of(self.memory.lease()),
+            "a writing of another lease does not cover this memory"
+        );
+        // SAFETY: the bytes are ours and initialised; readers need a `Reading`, which the `Writing` keeps out while
+        // the slice lives, and another slice to write to needs another `&mut self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.memory.len()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +236,14 @@ mod tests {
         drop(reading);
         drop(lease.write(SHORT).unwrap());
         assert_eq!(lease.writes(), 1);
+    }
+
+    #[test]
+    fn rewritable_memory_shows_what_was_written() {
+        let lease = Lease::default();
+        let mut buffer = Rewritable::zeroed(3, &lease);
+        buffer.bytes_mut(&lease.write(SHORT).unwrap()).copy_from_slice(&[1, 2, 3]);
+        assert_eq!(buffer.memory().bytes(&lease.read(SHORT).unwrap()), [1, 2, 3]);
     }
 
     #[test]

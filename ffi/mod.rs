@@ -7,3 +7,4 @@ pub mod libtorch_cuda;
 pub mod memory;
 #[cfg(feature = "libtorch")]
 pub mod torch;
+pub mod team;

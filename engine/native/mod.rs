@@ -1,5 +1,6 @@
 //! The embedded engine: our scheduler, paged KV cache and sampler over a step-level [`Forward`].
 
+pub mod cpu;
 mod generator;
 mod kv_cache;
 mod sampler;

@@ -1,0 +1,228 @@
+//! 512-bit vectors: AVX-512 F, and its bf16 dot products where there are any.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::{
+    Op,
+    simd::{Product, Set, Simd, Widened},
+};
+
+/// The proof that this processor has AVX-512 F.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+/// The proof that this processor has AVX-512 F and its bf16 instructions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512Bf16(Avx512);
+
+impl Avx512 {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+
+    /// Runs a kernel that was compiled for this set.
+    #[inline(always)]
+    pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx512f")]
+        fn compiled<O: Op>(set: Avx512, op: O) -> O::Output {
+            op.run(set)
+        }
+        // SAFETY: `detect` found the feature, else there were no `self`.
+        unsafe { compiled(self, op) }
+    }
+}
+
+impl Avx512Bf16 {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Option<Self> {
+        Avx512::detect().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Self)
+    }
+
+    /// Runs a kernel that was compiled for this set.
+    #[inline(always)]
+    pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx512f,avx512bf16")]
+        fn compiled<O: Op>(set: Avx512Bf16, op: O) -> O::Output {
+            op.run(set)
+        }
+        // SAFETY: `detect` found both features, else there were no `self`.
+        unsafe { compiled(self, op) }
+    }
+}
+
+impl Simd for Avx512 {
+    type Vector = __m512;
+    type Chunk = [f32; 16];
+    type HalfChunk = [bf16; 16];
+    const LANES: usize = 16;
+    const MANY_REGISTERS: bool = true;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F, else there were no `self`.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32; 16]) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F; the reference covers sixteen floats, and the load asks for no alignment.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn widen(self, from: &[bf16; 16]) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F, which includes AVX; the reference covers sixteen 16-bit numbers.
+        let halves = unsafe { _mm256_loadu_si256(from.as_ptr().cast()) };
+        // SAFETY: `detect` found AVX-512 F; so for the two below.
+        let low = unsafe { _mm512_cvtepu16_epi32(halves) };
+        // SAFETY: as above.
+        let bits = unsafe { _mm512_slli_epi32::<16>(low) };
+        // SAFETY: as above.
+        unsafe { _mm512_castsi512_ps(bits) }
+    }
+
+    #[inline(always)]
+    fn store(self, x: __m512, to: &mut [f32; 16]) {
+        // SAFETY: `detect` found AVX-512 F; the reference covers sixteen floats, and the store asks for no alignment.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn round(self, x: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F. The upper four bits of the constant, the scale, are 0: to integers.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, x: __m512, n: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_scalef_ps(x, n) }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: __m512) -> f32 {
+        // Not the reduce intrinsic, whose order the compiler may choose anew at each place.
+        // SAFETY: `detect` found AVX-512 F; so for the four below.
+        let low = unsafe { _mm512_castps512_ps256(x) };
+        // SAFETY: as above.
+        let doubles = unsafe { _mm512_castps_pd(x) };
+        // SAFETY: as above.
+        let upper = unsafe { _mm512_extractf64x4_pd::<1>(doubles) };
+        // SAFETY: as above.
+        let high = unsafe { _mm256_castpd_ps(upper) };
+        // SAFETY: as above.
+        let x: [f32; 8] = bytemuck::cast(unsafe { _mm256_add_ps(low, high) });
+        ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
+    }
+
+    #[inline(always)]
+    fn largest(self, x: __m512) -> f32 {
+        // SAFETY: `detect` found AVX-512 F.
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+}
+
+impl Set for Avx512 {
+    type Simd = Self;
+    type Bf16 = Widened<Self>;
+
+    #[inline(always)]
+    fn simd(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn bf16(self) -> Widened<Self> {
+        Widened(self)
+    }
+}
+
+impl Set for Avx512Bf16 {
+    type Simd = Avx512;
+    type Bf16 = Self;
+
+    #[inline(always)]
+    fn simd(self) -> Avx512 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn bf16(self) -> Self {
+        self
+    }
+}
+
+/// Pairs of bf16 products, two per lane: 32 activations, narrowed on the way in, by 32 weights.
+impl Product for Avx512Bf16 {
+    type Simd = Avx512;
+    type Weight = bf16;
+    type XChunk = [[f32; 16]; 2];
+    type X = __m512bh;
+    type WChunk = [bf16; 32];
+    type W = __m512bh;
+
+    #[inline(always)]
+    fn simd(self) -> Avx512 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn x(self, from: &[[f32; 16]; 2]) -> __m512bh {
+        let (low, high) = (self.0.load(&from[0]), self.0.load(&from[1]));
+        // SAFETY: `detect` found AVX-512 BF16. The first operand becomes the upper half.
+        unsafe { _mm512_cvtne2ps_pbh(high, low) }
+    }
+
+    #[inline(always)]
+    fn w(self, from: &[bf16; 32]) -> __m512bh {
+        // SAFETY: `detect` found AVX-512 F; the reference covers 64 bytes, and the load asks for no alignment.
+        let bits = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+        // SAFETY: both types are 64 plain bytes.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, x: __m512bh, w: __m512bh, sum: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 BF16.
+        unsafe { _mm512_dpbf16_ps(sum, x, w) }
+    }
+}

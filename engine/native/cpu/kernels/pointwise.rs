@@ -1,0 +1,192 @@
+//! What happens to one token at a time: norms, rotations, gates, exponentials.
+
+use super::{
+    Op,
+    simd::{Set, Simd, chunks, chunks_mut, padded, unpad},
+};
+
+/// Returns `e^x`, to about two units in the last place; x is first clamped to what f32 can hold.
+///
+/// Cody-Waite reduction by ln 2, then the polynomial of Cephes' `expf` (Moshier, 1989).
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    const POLYNOMIAL: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    // The bounds come first: where x is not a number, neither is the result.
+    let x = simd.max(simd.splat(-87.3), simd.min(simd.splat(88.3), x));
+    let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
+    let r = simd.mul_add(n, simd.splat(-0.693_359_4), x);
+    let r = simd.mul_add(n, simd.splat(2.121_944_4e-4), r);
+    let mut p = simd.splat(POLYNOMIAL[0]);
+    for coefficient in &POLYNOMIAL[1..] {
+        p = simd.mul_add(p, r, simd.splat(*coefficient));
+    }
+    let p = simd.mul_add(p, simd.mul(r, r), r);
+    simd.scale_by_power(simd.add(p, simd.splat(1.0)), n)
+}
+
+/// `y = x / rms(x) · weight`, `rms(x) = sqrt(mean(x²) + eps)` (Zhang and Sennrich, 2019), row by row.
+pub(crate) struct RmsNorm<'a> {
+    /// `[rows, weight.len()]`
+    pub(crate) x: &'a [f32],
+    pub(crate) weight: &'a [f32],
+    pub(crate) eps: f32,
+    /// Whether to round to bf16.
+    pub(crate) round: bool,
+    pub(crate) out: &'a mut [f32],
+}
+
+impl Op for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Set>(self, set: K) {
+        let width = self.weight.len();
+        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
+            let mean = sum_of_squares(set.simd(), x) / width as f32;
+            let scale = 1.0 / (mean + self.eps).sqrt();
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
+                *out = x * scale * weight;
+            }
+        }
+        if self.round {
+            round_to_bf16(self.out);
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
+    let mut sum = simd.splat(0.0);
+    for chunk in chunks::<f32, S::Chunk>(x) {
+        let x = simd.load(chunk);
+        sum = simd.mul_add(x, x, sum);
+    }
+    if let Some(rest) = padded::<f32, S::Chunk>(x) {
+        let x = simd.load(&rest);
+        sum = simd.mul_add(x, x, sum);
+    }
+    simd.sum(sum)
+}
+
+/// Normalises (where there is a weight) and rotates heads in place: what happens to q and k before attention.
+///
+/// The rotation takes dimensions i and i + head_dim / 2 as a pair (Su et al., 2021; the layout of Hugging Face).
+pub(crate) struct Rotate<'a> {
+    /// Heads of one token, one after the other.
+    pub(crate) heads: &'a mut [f32],
+    /// RMSNorm weight of a head, with its epsilon.
+    pub(crate) norm: Option<(&'a [f32], f32)>,
+    /// Cosines and sines of the token's position, `head_dim / 2` of each.
+    pub(crate) cos: &'a [f32],
+    pub(crate) sin: &'a [f32],
+    /// Whether to round to bf16.
+    pub(crate) round: bool,
+}
+
+impl Op for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Set>(self, set: K) {
+        let half = self.cos.len();
+        for head in self.heads.chunks_exact_mut(2 * half) {
+            if let Some((weight, eps)) = self.norm {
+                let mean = sum_of_squares(set.simd(), head) / weight.len() as f32;
+                let scale = 1.0 / (mean + eps).sqrt();
+                for (x, weight) in head.iter_mut().zip(weight) {
+                    *x = *x * scale * weight;
+                }
+            }
+            let (first, second) = head.split_at_mut(half);
+            let pairs = first.iter_mut().zip(second);
+            for ((a, b), (cos, sin)) in pairs.zip(self.cos.iter().zip(self.sin)) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+        if self.round {
+            round_to_bf16(self.heads);
+        }
+    }
+}
+
+/// `gate = silu(gate) · up`, `silu(x) = x / (1 + e^-x)` (Shazeer, 2020).
+pub(crate) struct SiluMul<'a> {
+    pub(crate) gate: &'a mut [f32],
+    pub(crate) up: &'a [f32],
+    /// Whether to round to bf16.
+    pub(crate) round: bool,
+}
+
+impl Op for SiluMul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Set>(self, set: K) {
+        let simd = set.simd();
+        let rest = padded::<f32, Chunk<K>>(self.gate).zip(padded::<f32, Chunk<K>>(self.up));
+        let whole = chunks_mut::<f32, Chunk<K>>(self.gate);
+        for (gate, up) in whole.iter_mut().zip(chunks::<f32, Chunk<K>>(self.up)) {
+            silu_mul(simd, gate, up);
+        }
+        if let Some((mut gate, up)) = rest {
+            silu_mul(simd, &mut gate, &up);
+            unpad(&gate, self.gate);
+        }
+        if self.round {
+            round_to_bf16(self.gate);
+        }
+    }
+}
+
+type Chunk<K> = <<K as Set>::Simd as Simd>::Chunk;
+
+#[inline(always)]
+fn silu_mul<S: Simd>(simd: S, gate: &mut S::Chunk, up: &S::Chunk) {
+    let x = simd.load(gate);
+    let denominator = simd.add(simd.splat(1.0), exp(simd, simd.mul(x, simd.splat(-1.0))));
+    simd.store(simd.mul(simd.div(x, denominator), simd.load(up)), gate);
+}
+
+/// Rounds to the nearest bf16, ties to even, and stays in f32.
+#[inline(always)]
+pub(crate) fn round_to_bf16(numbers: &mut [f32]) {
+    for x in numbers {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        *x = f32::from_bits(rounded & 0xffff_0000);
+    }
+}
+
+/// Turns scores into weights: `p_j = e^(scale·s_j - max)`, in place; returns `1 / Σ p_j`.
+#[inline(always)]
+pub(crate) fn softmax<S: Simd>(simd: S, scores: &mut [f32], scale: f32) -> f32 {
+    let mut largest = f32::NEG_INFINITY;
+    let mut peak = simd.splat(largest);
+    for chunk in chunks::<f32, S::Chunk>(scores) {
+        peak = simd.max(peak, simd.load(chunk));
+    }
+    for &score in &scores[chunks::<f32, S::Chunk>(scores).len() * S::LANES..] {
+        largest = largest.max(score);
+    }
+    // `scale` is positive, so the largest score stays the largest.
+    let shift = simd.splat(-scale * largest.max(simd.largest(peak)));
+    let scale = simd.splat(scale);
+    let rest = padded::<f32, S::Chunk>(scores);
+    let mut sum = simd.splat(0.0);
+    for chunk in chunks_mut::<f32, S::Chunk>(scores) {
+        let weight = exp(simd, simd.mul_add(simd.load(chunk), scale, shift));
+        sum = simd.add(sum, weight);
+        simd.store(weight, chunk);
+    }
+    if let Some(mut rest) = rest {
+        let weight = exp(simd, simd.mul_add(simd.load(&rest), scale, shift));
+        simd.store(weight, &mut rest);
+        unpad(&rest, scores);
+        // Once more from memory: what lies beyond the end must count as 0, not as the weight of a score of 0.
+        if let Some(rest) = padded::<f32, S::Chunk>(scores) {
+            sum = simd.add(sum, simd.load(&rest));
+        }
+    }
+    1.0 / simd.sum(sum)
+}

@@ -1,0 +1,280 @@
+//! One forward pass: tokens of many sequences through all layers, as one matrix.
+
+use std::sync::Mutex;
+
+use crate::{
+    engine::native::{LogitsWanted, SequenceStep},
+    ffi::{memory::Reading, team::Team},
+    model::ModelSpec,
+    rollout::WeightTensor,
+};
+
+use super::{
+    kernels::{Attend, AttentionShape, GateUp, Kernels, Linear, Linears, RmsNorm, Rotate, Values},
+    kv::KvCache,
+    layers::{Layer, Layers, LinearTensors, values},
+    rotary::Rotary,
+};
+
+/// Numbers that one thread normalises or rotates in less time than it takes to share them out.
+const SMALL: usize = 8 * 1024;
+
+/// Buffers that live from step to step, so that a step allocates nothing once they have grown.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    tokens: Vec<Token>,
+    /// Rows of tokens whose logits are wanted.
+    wanted: Vec<usize>,
+    /// The residual stream, `[tokens, hidden]`.
+    hidden: Vec<f32>,
+    /// What a norm made of it.
+    normed: Vec<f32>,
+    /// `[tokens, q + k + v]`
+    qkv: Vec<f32>,
+    /// `[tokens, q]`
+    attended: Vec<f32>,
+    /// `[tokens, ffn]`
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// Norm weights that are not f32.
+    norms: [Vec<f32>; 2],
+    /// Attention scores, one buffer per thread; never waited for.
+    scores: Vec<Mutex<Vec<f32>>>,
+}
+
+/// A row of the matrix.
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    id: u32,
+    sequence: usize,
+    position: usize,
+}
+
+/// What one pass needs.
+pub(super) struct Pass<'a> {
+    pub(super) spec: &'a ModelSpec,
+    pub(super) kernels: Kernels,
+    pub(super) team: &'a mut Team,
+    pub(super) layers: &'a Layers,
+    pub(super) reading: &'a Reading,
+    pub(super) cache: &'a mut KvCache,
+    pub(super) rotary: &'a mut Rotary,
+    pub(super) work: &'a mut Workspace,
+    pub(super) sequences: &'a [SequenceStep<'a>],
+    /// Whether what goes into products is rounded to bf16, as the weights are.
+    pub(super) round: bool,
+}
+
+impl Pass<'_> {
+    /// Computes the wanted logits.
+    pub(super) fn run(mut self, logits: &mut Vec<f32>) {
+        self.lay_out();
+        self.embed();
+        for (index, layer) in self.layers.layers.iter().enumerate() {
+            self.attention(index, layer);
+            self.feed_forward(layer);
+        }
+        self.head(logits);
+    }
+
+    fn lay_out(&mut self) {
+        let Workspace { tokens, wanted, scores, .. } = self.work;
+        tokens.clear();
+        wanted.clear();
+        for (sequence, step) in self.sequences.iter().enumerate() {
+            let first = tokens.len();
+            let positions = step.start..step.start + step.tokens.len();
+            self.rotary.reach(positions.end);
+            let of = |(id, position): (&u32, _)| Token { id: *id, sequence, position };
+            tokens.extend(step.tokens.iter().zip(positions).map(of));
+            match step.logits {
+                LogitsWanted::None => {}
+                LogitsWanted::Last => wanted.push(tokens.len() - 1),
+                LogitsWanted::All => wanted.extend(first..tokens.len()),
+            }
+        }
+        scores.resize_with(self.team.threads(), Mutex::default);
+    }
+
+    fn embed(&mut self) {
+        let width = self.spec.hidden_size;
+        let Workspace { tokens, hidden, .. } = self.work;
+        hidden.resize(tokens.len() * width, 0.0);
+        let embedding = values(&self.layers.embedding, self.reading);
+        for (token, row) in tokens.iter().zip(hidden.chunks_exact_mut(width)) {
+            let start = token.id as usize * width;
+            match embedding {
+                Values::F32(numbers) => row.copy_from_slice(&numbers[start..start + width]),
+                Values::Bf16(numbers) => {
+                    let numbers = &numbers[start..start + width];
+                    row.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.to_f32());
+                }
+            }
+        }
+    }
+
+    /// `hidden += o(attention(rotate(q), rotate(k), v))`, with `q, k, v` linear in `norm(hidden)`.
+    fn attention(&mut self, index: usize, layer: &Layer) {
+        self.norm(&layer.input_norm);
+        let [q, k, v] = &layer.qkv;
+        let qkv = [q, k, v].map(|linear| linear.view(self.reading));
+        let width = self.spec.q_size() + 2 * self.spec.kv_size();
+        let work = &mut *self.work;
+        work.qkv.resize(work.tokens.len() * width, 0.0);
+        let layers =
+            Linears { x: &work.normed, depth: self.spec.hidden_size, layers: &qkv, add: false };
+        self.kernels.linears(self.team, &layers, &mut work.qkv);
+        self.rotate(layer);
+        self.store(index);
+        self.attend(index);
+        let o = layer.o.view(self.reading);
+        self.add_linear(o, self.spec.q_size(), |work| &work.attended);
+    }
+
+    /// `hidden += down(silu(gate) · up)`, with `gate, up` linear in `norm(hidden)`.
+    fn feed_forward(&mut self, layer: &Layer) {
+        self.norm(&layer.post_norm);
+        let work = &mut *self.work;
+        for buffer in [&mut work.gate, &mut work.up] {
+            buffer.resize(work.tokens.len() * self.spec.intermediate_size, 0.0);
+        }
+        let gate_up = GateUp {
+            x: &work.normed,
+            depth: self.spec.hidden_size,
+            gate: layer.gate.view(self.reading),
+            up: layer.up.view(self.reading),
+            round: self.round,
+        };
+        self.kernels.gate_up(self.team, &gate_up, &mut work.gate, &mut work.up);
+        let down = layer.down.view(self.reading);
+        self.add_linear(down, self.spec.intermediate_size, |work| &work.gate);
+    }
+
+    /// Logits of the wanted rows.
+    fn head(&mut self, logits: &mut Vec<f32>) {
+        let width = self.spec.hidden_size;
+        let Workspace { wanted, hidden, .. } = &mut *self.work;
+        // Ascending, so a row never overwrites one that is still to come.
+        for (to, from) in wanted.iter().enumerate() {
+            hidden.copy_within(from * width..(from + 1) * width, to * width);
+        }
+        hidden.truncate(wanted.len() * width);
+        logits.resize(wanted.len() * self.spec.vocab_size, 0.0);
+        self.norm(&self.layers.final_norm);
+        let layers = [LinearTensors::view(&self.layers.head, self.reading)];
+        let linear = Linears { x: &self.work.normed, depth: width, layers: &layers, add: false };
+        self.kernels.linears(self.team, &linear, logits);
+    }
+
+    /// `normed = norm(hidden)`
+    fn norm(&mut self, weight: &WeightTensor) {
+        let width = self.spec.hidden_size;
+        let Workspace { hidden, normed, norms, .. } = &mut *self.work;
+        normed.resize(hidden.len(), 0.0);
+        let weight = values(weight, self.reading).to_f32(&mut norms[0]);
+        let (eps, round, kernels) = (self.spec.rms_norm_eps as f32, self.round, self.kernels);
+        let size = piece(hidden.len(), width, self.team.threads());
+        self.team.pieces(normed, size, |_, index, out| {
+            let x = &hidden[index * size..][..out.len()];
+            kernels.run(RmsNorm { x, weight, eps, round, out });
+        });
+    }
+
+    fn add_linear(
+        &mut self,
+        linear: Linear<'_>,
+        depth: usize,
+        x: impl Fn(&Workspace) -> &Vec<f32>,
+    ) {
+        let mut hidden = std::mem::take(&mut self.work.hidden);
+        let layers = Linears { x: x(self.work), depth, layers: &[linear], add: true };
+        self.kernels.linears(self.team, &layers, &mut hidden);
+        self.work.hidden = hidden;
+    }
+
+    /// Normalises (where the family does) and rotates q and k.
+    fn rotate(&mut self, layer: &Layer) {
+        let (q_size, kv_size) = (self.spec.q_size(), self.spec.kv_size());
+        let Workspace { tokens, qkv, norms, .. } = &mut *self.work;
+        let width = q_size + 2 * kv_size;
+        let [q_scratch, k_scratch] = norms;
+        let eps = self.spec.rms_norm_eps as f32;
+        let reading = self.reading;
+        let q_norm =
+            layer.q_norm.as_ref().map(|norm| (values(norm, reading).to_f32(q_scratch), eps));
+        let k_norm =
+            layer.k_norm.as_ref().map(|norm| (values(norm, reading).to_f32(k_scratch), eps));
+        let (kernels, rotary, round) = (self.kernels, &*self.rotary, self.round);
+        let size = piece(qkv.len(), width, self.team.threads());
+        self.team.pieces(qkv, size, |_, index, rows| {
+            let tokens = &tokens[index * size / width..];
+            for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(width)) {
+                let (cos, sin) = rotary.at(token.position);
+                let (q, kv) = row.split_at_mut(q_size);
+                let k = &mut kv[..kv_size];
+                kernels.run(Rotate { heads: q, norm: q_norm, cos, sin, round });
+                kernels.run(Rotate { heads: k, norm: k_norm, cos, sin, round });
+            }
+        });
+    }
+
+    /// Keeps the new keys and values, before anybody attends to them.
+    fn store(&mut self, index: usize) {
+        let (q_size, kv_size) = (self.spec.q_size(), self.spec.kv_size());
+        let block_size = self.cache.block_size;
+        let rows = self.work.qkv.chunks_exact(q_size + 2 * kv_size);
+        for (token, row) in self.work.tokens.iter().zip(rows) {
+            let block = self.sequences[token.sequence].blocks[token.position / block_size];
+            let (key, value) = row[q_size..].split_at(kv_size);
+            self.cache.store(index, (block, token.position % block_size), key, value);
+        }
+    }
+
+    fn attend(&mut self, index: usize) {
+        let spec = self.spec;
+        let shape = AttentionShape {
+            group: spec.num_heads / spec.num_kv_heads,
+            kv_heads: spec.num_kv_heads,
+            head_dim: spec.head_dim,
+            block_size: self.cache.block_size,
+            window: spec.sliding_window.unwrap_or(usize::MAX),
+            round: self.round,
+        };
+        let Workspace { tokens, qkv, attended, scores, .. } = &mut *self.work;
+        attended.resize(tokens.len() * spec.q_size(), 0.0);
+        let width = spec.q_size() + 2 * spec.kv_size();
+        let unit = shape.group * shape.head_dim;
+        let units = tokens.len() * shape.kv_heads;
+        let per_task = units.div_ceil(8 * self.team.threads());
+        let (cached, kernels, sequences) = (self.cache.layer(index), self.kernels, self.sequences);
+        self.team.pieces(attended, per_task * unit, |thread, index, out| {
+            let mut scores = scores[thread].lock().expect("no task panics with the lock");
+            for (offset, out) in out.chunks_exact_mut(unit).enumerate() {
+                let (row, kv_head) = div_rem(index * per_task + offset, shape.kv_heads);
+                let Token { sequence, position, .. } = tokens[row];
+                let queries = &qkv[row * width + kv_head * unit..][..unit];
+                let blocks = sequences[sequence].blocks;
+                let scores = &mut scores;
+                kernels.run(Attend {
+                    shape,
+                    cached,
+                    blocks,
+                    position,
+                    kv_head,
+                    queries,
+                    scores,
+                    out,
+                });
+            }
+        });
+    }
+}
+
+fn div_rem(a: usize, b: usize) -> (usize, usize) {
+    (a / b, a % b)
+}
+
+/// Returns how many numbers one task takes: whole rows, and not too few.
+fn piece(numbers: usize, width: usize, threads: usize) -> usize {
+    numbers.div_ceil(2 * threads).max(SMALL).next_multiple_of(width)
+}
