@@ -1,0 +1,179 @@
+//! The trainer's mathematics against TRL's and torch's numbers (`golden/losses.json`, made by `golden/make_losses.py`).
+
+use rollforge::trainer::{
+    advantage::{Mean, gae, whiten},
+    kl::KlEstimator,
+    loss::{RatioClip, bradley_terry, clipped_surrogate, clipped_value, entropy, log_softmax},
+};
+use serde_json::Value;
+
+/// Both sides compute in f64; they differ by rounding only.
+const F64: f64 = 1e-12;
+/// Ours computes in f32.
+const F32: f64 = 2e-6;
+
+fn case(name: &str) -> Value {
+    let text = include_str!("golden/losses.json");
+    let mut cases: Value = serde_json::from_str(text).unwrap();
+    cases[name].take()
+}
+
+fn number(case: &Value, name: &str) -> f64 {
+    case[name].as_f64().unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+fn rows(value: &Value) -> Vec<Vec<f32>> {
+    let to_f32 = |row: &Value| numbers(row).into_iter().map(|x| x as f32).collect();
+    value.as_array().unwrap().iter().map(to_f32).collect()
+}
+
+fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (got - expected).abs() / expected.abs().max(1.0);
+        assert!(error <= tolerance, "{what}[{i}]: got {got}, expected {expected}");
+    }
+}
+
+fn mean(numbers: &[f64]) -> f64 {
+    numbers.iter().sum::<f64>() / numbers.len() as f64
+}
+
+/// Terms of a mean, each with its derivative before the division.
+struct Terms {
+    losses: Vec<f64>,
+    gradients: Vec<f64>,
+    clipped: f64,
+}
+
+impl Terms {
+    fn new(terms: impl Iterator<Item = rollforge::trainer::loss::Term>) -> Self {
+        let terms: Vec<_> = terms.collect();
+        let n = terms.len() as f64;
+        Self {
+            losses: terms.iter().map(|term| term.loss).collect(),
+            gradients: terms.iter().map(|term| term.gradient / n).collect(),
+            clipped: terms.iter().filter(|term| term.clipped).count() as f64 / n,
+        }
+    }
+
+    fn assert_match(&self, case: &Value) {
+        assert_close("loss", &[mean(&self.losses)], &[number(case, "loss")], F64);
+        assert_close("gradient", &self.gradients, &numbers(&case["gradient"]), F64);
+        assert_close("clip fraction", &[self.clipped], &[number(case, "clip_fraction")], F64);
+        assert!(self.clipped > 0.1, "the case has too few clipped tokens to tell");
+    }
+}
+
+#[test]
+fn the_clipped_surrogate_is_that_of_trl() {
+    let case = case("surrogate");
+    let clip = RatioClip {
+        low: number(&case, "clip_low"),
+        high: number(&case, "clip_high"),
+        ..RatioClip::default()
+    };
+    let (logprobs, old) = (numbers(&case["logprobs"]), numbers(&case["old_logprobs"]));
+    let advantages = numbers(&case["advantages"]);
+    let term = |i: usize| clipped_surrogate(logprobs[i], old[i], advantages[i], &clip);
+    let terms = Terms::new((0..logprobs.len()).map(term));
+    assert_close("tokens", &terms.losses, &numbers(&case["per_token"]), F64);
+    terms.assert_match(&case);
+}
+
+#[test]
+fn the_clipped_value_loss_is_that_of_trl() {
+    let case = case("value");
+    let (values, old) = (numbers(&case["values"]), numbers(&case["old_values"]));
+    let returns = numbers(&case["returns"]);
+    let clip = number(&case, "clip_range");
+    let term = |i: usize| clipped_value(values[i], old[i], returns[i], clip);
+    Terms::new((0..values.len()).map(term)).assert_match(&case);
+}
+
+#[test]
+fn advantages_returns_and_whitening_are_those_of_trl() {
+    let case = case("gae");
+    let (gamma, lambda) = (number(&case, "gamma") as f32, number(&case, "lambda") as f32);
+    let (rewards, values) = (rows(&case["rewards"]), rows(&case["values"]));
+    let pairs = rewards.iter().zip(&values);
+    let advantages: Vec<Vec<f32>> = pairs.map(|(r, v)| gae(r, v, gamma, lambda)).collect();
+    let wide = |rows: &[Vec<f32>]| rows.concat().into_iter().map(f64::from).collect::<Vec<_>>();
+    let expected = |name: &str| wide(&rows(&case[name]));
+    assert_close("advantages", &wide(&advantages), &expected("advantages"), F32);
+    let sum = |(a, v): (&f32, &f32)| f64::from(a + v);
+    let returns: Vec<f64> = advantages.concat().iter().zip(&values.concat()).map(sum).collect();
+    assert_close("returns", &returns, &expected("returns"), F32);
+
+    let whitened = |rows: &[Vec<f32>], mean_is| {
+        let mut numbers = rows.concat();
+        whiten(&mut numbers, mean_is);
+        numbers.into_iter().map(f64::from).collect::<Vec<_>>()
+    };
+    assert_close("whitened", &whitened(&advantages, Mean::Shift), &expected("whitened"), F32);
+    let kept = whitened(&rewards, Mean::Keep);
+    assert_close("rewards whitened", &kept, &expected("rewards_whitened"), F32);
+}
+
+#[test]
+fn kl_estimates_and_their_gradients_are_those_of_trl() {
+    let case = case("kl");
+    let (logprobs, ref_logprobs) = (numbers(&case["logprobs"]), numbers(&case["ref_logprobs"]));
+    let each = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+        logprobs.iter().zip(&ref_logprobs).map(|(&lp, &reference)| f(lp, reference)).collect()
+    };
+    for (name, estimator) in
+        [("k1", KlEstimator::K1), ("k2", KlEstimator::K2), ("k3", KlEstimator::K3)]
+    {
+        let values = each(&|lp, reference| estimator.value(lp, reference));
+        assert_close(name, &values, &numbers(&case[name]), F64);
+        let gradients = each(&|lp, reference| estimator.gradient(lp, reference));
+        assert_close(name, &gradients, &numbers(&case[format!("{name}_gradient")]), F64);
+    }
+}
+
+#[test]
+fn bradley_terry_with_margin_and_centring_is_that_of_trl() {
+    let case = case("bradley_terry");
+    let (chosen, rejected) = (numbers(&case["chosen"]), numbers(&case["rejected"]));
+    let (margin, center_coef) = (numbers(&case["margin"]), number(&case, "center_coef"));
+    let pair = |i: usize| bradley_terry(chosen[i], rejected[i], margin[i], center_coef);
+    let pairs: Vec<_> = (0..chosen.len()).map(pair).collect();
+    let n = pairs.len() as f64;
+    let column = |f: fn(&rollforge::trainer::loss::PairTerm) -> f64| -> Vec<f64> {
+        pairs.iter().map(f).collect()
+    };
+    assert_close("loss", &[mean(&column(|pair| pair.loss))], &[number(&case, "loss")], F64);
+    let by_chosen: Vec<f64> = column(|pair| pair.chosen).iter().map(|x| x / n).collect();
+    assert_close("chosen", &by_chosen, &numbers(&case["chosen_gradient"]), F64);
+    let by_rejected: Vec<f64> = column(|pair| pair.rejected).iter().map(|x| x / n).collect();
+    assert_close("rejected", &by_rejected, &numbers(&case["rejected_gradient"]), F64);
+}
+
+#[test]
+fn cross_entropy_and_entropy_are_those_of_torch() {
+    let case = case("cross_entropy");
+    let temperature = number(&case, "temperature");
+    let logits: Vec<Vec<f64>> = case["logits"].as_array().unwrap().iter().map(numbers).collect();
+    let targets: Vec<usize> =
+        numbers(&case["targets"]).into_iter().map(|target| target as usize).collect();
+    let logprobs: Vec<Vec<f64>> = logits.iter().map(|row| log_softmax(row, temperature)).collect();
+    let losses: Vec<f64> =
+        logprobs.iter().zip(&targets).map(|(row, &target)| -row[target]).collect();
+    assert_close("loss", &[mean(&losses)], &[number(&case, "loss")], F64);
+    for (row, row_logits) in logits.iter().enumerate() {
+        let slope = |(j, lp): (usize, &f64)| {
+            let hit = f64::from(u8::from(j == targets[row]));
+            (lp.exp() - hit) / temperature / logits.len() as f64
+        };
+        let gradient: Vec<f64> = logprobs[row].iter().enumerate().map(slope).collect();
+        assert_close("gradient", &gradient, &numbers(&case["gradient"][row]), F64);
+        let (value, slopes) = entropy(row_logits, temperature);
+        assert_close("entropy", &[value], &[numbers(&case["entropy"])[row]], F64);
+        assert_close("slope", &slopes, &numbers(&case["entropy_gradient"][row]), F64);
+    }
+}
