@@ -10,6 +10,7 @@ mod error;
 pub mod kl;
 pub mod learner;
 pub mod loss;
+pub mod ppo;
 pub mod reward;
 pub mod reward_model;
 pub mod schedule;

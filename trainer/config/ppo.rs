@@ -105,7 +105,8 @@ pub struct PpoOptions {
     pub entropy_coef: f64,
     /// What a token weighs in the losses. Default `token-mean`.
     pub loss_normalization: Normalization,
-    /// Stops the iteration's optimizer steps once the mean k3 KL from the old policy exceeds this. Default 0: off.
+    /// Stops the iteration's optimizer steps once a mini-batch's `policy/approxkl_avg`, the mean of
+    /// `(logprob - old)^2 / 2`, exceeds this. Default 0: off.
     pub target_kl: f64,
     /// Leave completions that did not end by themselves out of the policy's loss (not of the critic's). Default false.
     pub mask_unfinished: bool,
@@ -224,9 +225,14 @@ impl PpoOptions {
         self.prompts_per_iteration.saturating_mul(self.samples_per_prompt)
     }
 
-    /// Returns the most optimizer steps that a run can take, which is what the schedule spans.
+    /// Returns the most optimizer steps of the critic in a run; the policy takes fewer by those of the critic's warm-up.
     pub fn optimizer_steps(&self) -> u64 {
-        self.iterations.saturating_mul(self.epochs().saturating_mul(self.mini_batches) as u64)
+        self.iterations.saturating_mul(self.steps_per_iteration())
+    }
+
+    /// Returns the optimizer steps of one iteration, unless `target_kl` stops them.
+    pub fn steps_per_iteration(&self) -> u64 {
+        self.epochs().saturating_mul(self.mini_batches) as u64
     }
 
     /// Returns the same options with everything that a preset or another option decides spelled out.

@@ -1,0 +1,368 @@
+//! Proximal policy optimisation (Schulman et al., 2017) of a language model (Ziegler et al., 2019).
+//!
+//! ```text
+//! for each iteration
+//!     sample completions from the policy, and have them scored
+//!     score   old, reference log-probs and values of every token        over fixed micro-batches
+//!             r_t = -kl_coef kl_t, and the score at the last token
+//!             advantages and returns by GAE; whiten the advantages
+//!     update  for each epoch, for each mini-batch
+//!                 critic  follows  1/2 max((V - R)^2, (clip(V) - R)^2)
+//!                 policy  follows  max(-A r, -A clip(r))               r = exp(logprob - old)
+//! ```
+//!
+//! Everything is per completion token, the stop token included; prompts carry no loss. The value and the log-prob of
+//! token `t` both come from the row of token `t - 1`. Because both passes of the box run over the same micro-batches,
+//! the ratio is exactly 1 until the weights first move; see [`super::batch`].
+
+mod stats;
+mod trajectories;
+
+use serde::{Deserialize, Serialize};
+
+use stats::{PolicyTally, ValueTally};
+pub use stats::{PpoStats, ScoreStats};
+pub use trajectories::Trajectories;
+use trajectories::{Rollouts, Scored};
+
+use super::{
+    Error,
+    batch::{MicroBatch, epoch_order},
+    config::{
+        KlPlace, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig,
+    },
+    kl::KlController,
+    learner::{
+        Entropy, LanguageLearner, LanguageModel, LogprobOptions, ScoreLearner, TokenGradients,
+        TokenLogprobs,
+    },
+    loss::{RatioClip, clipped_surrogate, clipped_value, ratio},
+    reward::{Reward, ScoreShaper},
+    schedule::Schedule,
+};
+use crate::rollout::Rollout;
+
+/// The models of PPO.
+pub struct PpoModels<P, C> {
+    /// What is trained.
+    pub policy: P,
+    /// What the KL is taken against; without one there is no KL, and `kl_coef` must be 0.
+    pub reference: Option<Box<dyn LanguageModel + Send>>,
+    /// What foresees the rewards.
+    pub critic: C,
+}
+
+/// How PPO is to be done.
+#[derive(Clone, Debug)]
+pub struct PpoSetup {
+    /// The algorithm's options.
+    pub options: PpoOptions,
+    /// The optimizer's, for the policy; the critic differs by `critic_lr`.
+    pub optimizer: OptimizerConfig,
+    /// The learning rates' course.
+    pub schedule: ScheduleConfig,
+    /// The temperature at which the engine samples.
+    pub temperature: f64,
+    /// Draws the mini-batches.
+    pub seed: u64,
+}
+
+/// Where a run stands: what a checkpoint keeps beside models and optimizers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PpoState {
+    /// Iterations that are over.
+    pub iteration: u64,
+    /// Optimizer steps of the policy.
+    pub policy_steps: u64,
+    /// Optimizer steps of the critic.
+    pub critic_steps: u64,
+    /// Completions trained on.
+    pub episodes: u64,
+    /// The weight of the KL penalty.
+    pub kl: KlController,
+    /// The scale of scores.
+    pub shaper: ScoreShaper,
+}
+
+/// A policy and its critic in PPO.
+pub struct Ppo<P, C> {
+    models: PpoModels<P, C>,
+    setup: PpoSetup,
+    policy_schedule: Schedule,
+    critic_schedule: Schedule,
+    state: PpoState,
+}
+
+impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
+    /// Prepares the first iteration.
+    ///
+    /// # Errors
+    /// When an option breaks a rule, or there is no reference though `kl_coef` is above 0.
+    pub fn new(models: PpoModels<P, C>, setup: PpoSetup) -> Result<Self, Error> {
+        let options = &setup.options;
+        options.validate()?;
+        setup.optimizer.validate()?;
+        setup.schedule.validate()?;
+        if !(setup.temperature > 0.0 && setup.temperature.is_finite()) {
+            return Err(Error::input("PPO's sampling temperature", "above 0", setup.temperature));
+        }
+        if models.reference.is_none() && options.kl_coef > 0.0 {
+            return Err(Error::input("kl_coef", "0 without a reference policy", options.kl_coef));
+        }
+        let coef = options.kl_coef;
+        let kl = if options.kl_target > 0.0 {
+            KlController::Adaptive { coef, target: options.kl_target, horizon: options.kl_horizon }
+        } else {
+            KlController::Fixed { coef }
+        };
+        let schedule = |lr, iterations: u64| {
+            let steps = iterations.saturating_mul(options.steps_per_iteration());
+            Schedule::new(&setup.schedule, lr, steps)
+        };
+        let (lr, iterations) = (setup.optimizer.lr, options.iterations);
+        Ok(Self {
+            policy_schedule: schedule(lr, iterations - options.critic_warmup_iterations),
+            critic_schedule: schedule(options.critic_lr.unwrap_or(lr), iterations),
+            state: PpoState {
+                iteration: 0,
+                policy_steps: 0,
+                critic_steps: 0,
+                episodes: 0,
+                kl,
+                shaper: ScoreShaper::new(options),
+            },
+            models,
+            setup,
+        })
+    }
+
+    /// Turns an iteration's rollouts and what they earned into trajectories.
+    ///
+    /// # Errors
+    /// When a rollout or its reward cannot be trained on (it is named), or a model cannot compute. Nothing has changed
+    /// then.
+    pub fn score(
+        &mut self,
+        rollouts: &[Rollout],
+        rewards: &[Reward],
+    ) -> Result<Trajectories, Error> {
+        let options = &self.setup.options;
+        let rollouts = Rollouts::check(rollouts, rewards)?;
+        let seed = self.iteration_seed();
+        let plan = rollouts.plan(options.mini_batches, options.micro_batch_tokens, seed);
+        let rollout_logprobs = rollouts.logprobs(&plan);
+        let mut scored = Scored::default();
+        for micro_batch in plan.micro_batches() {
+            match options.old_logprobs {
+                OldLogprobs::Recompute => {
+                    let old = self.models.policy.logprobs(&micro_batch.packed, &self.logprobs())?;
+                    scored.old_logprobs.extend(old.logprobs);
+                }
+                OldLogprobs::Rollout => {
+                    let rows = micro_batch.rows.clone();
+                    scored.old_logprobs.extend(&rollout_logprobs[rows]);
+                }
+            }
+            if let Some(reference) = &self.models.reference {
+                let out = reference.logprobs(&micro_batch.packed, &self.logprobs())?;
+                scored.ref_logprobs.extend(out.logprobs);
+            }
+            scored.values.extend(self.models.critic.values(&micro_batch.packed)?);
+        }
+        let shaped = self.state.shaper.shape(rollouts.rewards, &rollouts.ended());
+        let coef = self.state.kl.coef();
+        Ok(Trajectories::new(&rollouts, plan, scored, &shaped, (options, coef)))
+    }
+
+    /// Learns from an iteration's trajectories.
+    ///
+    /// # Errors
+    /// When a model cannot compute or learn.
+    pub fn update(&mut self, trajectories: &Trajectories) -> Result<PpoStats, Error> {
+        let options = self.setup.options.clone();
+        let (mut policy, mut values) = (PolicyTally::default(), ValueTally::default());
+        let warming_up = self.state.iteration < options.critic_warmup_iterations;
+        'epochs: for epoch in 0..options.epochs() {
+            let count = trajectories.plan.mini_batches.len();
+            for part in epoch_order(count, epoch, self.iteration_seed()) {
+                let mini_batch = &trajectories.plan.mini_batches[part];
+                self.step_critic(mini_batch, trajectories, &mut values)?;
+                if warming_up {
+                    continue;
+                }
+                let kl = self.step_policy(mini_batch, trajectories, &mut policy)?;
+                if options.target_kl > 0.0 && kl > options.target_kl {
+                    break 'epochs;
+                }
+            }
+        }
+        let kl_coef = self.state.kl.coef();
+        let completions = trajectories.stats.lengths.len();
+        self.state.kl.observe(trajectories.stats.kl, completions);
+        self.state.iteration += 1;
+        self.state.episodes += completions as u64;
+        Ok(PpoStats {
+            episodes: self.state.episodes,
+            lr: self.policy_schedule.lr(self.state.policy_steps.saturating_sub(1)),
+            kl_coef,
+            ..PpoStats::of(&policy, &values)
+        })
+    }
+
+    /// Takes one optimizer step of the critic.
+    fn step_critic(
+        &mut self,
+        mini_batch: &[MicroBatch],
+        trajectories: &Trajectories,
+        tally: &mut ValueTally,
+    ) -> Result<(), Error> {
+        let options = &self.setup.options;
+        for micro_batch in mini_batch {
+            self.models.critic.train_values(&micro_batch.packed, &mut |values| {
+                let tokens = values.iter().zip(micro_batch.rows.clone());
+                tokens
+                    .map(|(&value, t)| {
+                        let (old, target) = (trajectories.values[t], trajectories.returns[t]);
+                        let clip = options.value_clip_range;
+                        let term = clipped_value(value.into(), old.into(), target.into(), clip);
+                        let weight = f64::from(trajectories.value_weights[t]);
+                        tally.token(&term, weight);
+                        (term.gradient * weight * options.value_coef) as f32
+                    })
+                    .collect()
+            })?;
+        }
+        let lr = self.critic_schedule.lr(self.state.critic_steps);
+        tally.step(self.models.critic.step(lr)?);
+        self.state.critic_steps += 1;
+        Ok(())
+    }
+
+    /// Takes one optimizer step of the policy. Returns the KL from the old policy before it.
+    fn step_policy(
+        &mut self,
+        mini_batch: &[MicroBatch],
+        trajectories: &Trajectories,
+        tally: &mut PolicyTally,
+    ) -> Result<f64, Error> {
+        let loss = PolicyLoss::new(&self.setup.options, self.state.kl.coef());
+        let entropy = if loss.entropy_coef > 0.0 { Entropy::Train } else { Entropy::Measure };
+        let options = LogprobOptions { entropy, ..self.logprobs() };
+        for micro_batch in mini_batch {
+            self.models.policy.train_logprobs(&micro_batch.packed, &options, &mut |out| {
+                loss.gradients(out, micro_batch, trajectories, tally)
+            })?;
+        }
+        let lr = self.policy_schedule.lr(self.state.policy_steps);
+        let grad_norm = self.models.policy.step(lr)?;
+        self.state.policy_steps += 1;
+        Ok(tally.step(grad_norm))
+    }
+
+    fn logprobs(&self) -> LogprobOptions {
+        LogprobOptions::at(match self.setup.options.logprob_temperature {
+            LogprobTemperature::Sampling => self.setup.temperature,
+            LogprobTemperature::One => 1.0,
+        })
+    }
+
+    fn iteration_seed(&self) -> u64 {
+        // An odd factor: no two iterations share a seed.
+        self.setup.seed.wrapping_add(self.state.iteration.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// Returns the policy.
+    pub fn policy(&self) -> &P {
+        &self.models.policy
+    }
+
+    /// Returns the policy, to restore it from a checkpoint.
+    pub fn policy_mut(&mut self) -> &mut P {
+        &mut self.models.policy
+    }
+
+    /// Returns the critic.
+    pub fn critic(&self) -> &C {
+        &self.models.critic
+    }
+
+    /// Returns the critic, to restore it from a checkpoint.
+    pub fn critic_mut(&mut self) -> &mut C {
+        &mut self.models.critic
+    }
+
+    /// Returns where the run stands.
+    pub fn state(&self) -> &PpoState {
+        &self.state
+    }
+
+    /// Goes on where a checkpoint stood.
+    pub fn restore(&mut self, state: PpoState) {
+        self.state = state;
+    }
+}
+
+/// The policy's loss of a token, with the options that shape it.
+struct PolicyLoss {
+    clip: RatioClip,
+    kl: Option<(super::kl::KlEstimator, f64)>,
+    entropy_coef: f64,
+}
+
+impl PolicyLoss {
+    fn new(options: &PpoOptions, kl_coef: f64) -> Self {
+        let in_loss = options.kl_in == KlPlace::Loss && kl_coef > 0.0;
+        Self {
+            clip: RatioClip {
+                low: options.clip_range,
+                high: options.clip_range_high(),
+                dual: options.dual_clip,
+                max_log_ratio: options.max_log_ratio,
+            },
+            kl: in_loss.then_some((options.kl_estimator, kl_coef)),
+            entropy_coef: options.entropy_coef,
+        }
+    }
+
+    /// Returns the loss's derivatives with respect to a micro-batch's log-probs and entropies.
+    ///
+    /// ```text
+    /// loss_t = weight_t (surrogate_t + kl_coef kl_t - entropy_coef H_t)        the KL only where it is in the loss
+    /// ```
+    fn gradients(
+        &self,
+        out: &TokenLogprobs,
+        micro_batch: &MicroBatch,
+        trajectories: &Trajectories,
+        tally: &mut PolicyTally,
+    ) -> TokenGradients {
+        let mut gradients = TokenGradients::default();
+        for (n, t) in micro_batch.rows.clone().enumerate() {
+            let (logprob, old) =
+                (f64::from(out.logprobs[n]), f64::from(trajectories.old_logprobs[t]));
+            let weight = f64::from(trajectories.policy_weights[t]);
+            let advantage = trajectories.advantages[t].into();
+            let mut term = clipped_surrogate(logprob, old, advantage, &self.clip);
+            let surrogate = term.loss;
+            if let Some((estimator, coef)) = self.kl {
+                let reference = trajectories.ref_logprobs[t].into();
+                term.loss += coef * estimator.value(logprob, reference);
+                term.gradient += coef * estimator.gradient(logprob, reference);
+            }
+            let entropy = f64::from(out.entropies[n]);
+            term.loss -= self.entropy_coef * entropy;
+            gradients.logprobs.push((term.gradient * weight) as f32);
+            if self.entropy_coef > 0.0 {
+                gradients.entropies.push((-self.entropy_coef * weight) as f32);
+            }
+            if weight > 0.0 {
+                let ratio = ratio(logprob, old, self.clip.max_log_ratio);
+                tally.token(&term, weight, (surrogate, logprob - old, ratio, entropy));
+            }
+        }
+        gradients
+    }
+}
+
+#[cfg(test)]
+mod tests;

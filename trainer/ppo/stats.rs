@@ -1,0 +1,200 @@
+//! What scoring and updating looked like, under the names that dashboards know.
+
+use crate::trainer::{
+    loss::Term,
+    stats::{Mismatch, RunningMoments, Summary},
+};
+
+/// What an iteration's rollouts looked like.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScoreStats {
+    /// Scores as they came, before normalization, clipping and penalties.
+    pub scores: Summary,
+    /// KL from the reference: mean over completions of the sum of k1 over tokens, whatever the penalty's estimator.
+    pub kl: f64,
+    /// Mean over completions of the KL penalty in the reward.
+    pub non_score_reward: f64,
+    /// Mean over completions of the whole reward.
+    pub rlhf_reward: f64,
+    /// Mean over completions of the sum of `-old_logprob`: an estimate of the entropy.
+    pub entropy: f64,
+    /// Completions that ended by themselves.
+    pub ended: usize,
+    /// Tokens of each completion, without its prompt.
+    pub lengths: Vec<f32>,
+    /// Values before the update.
+    pub values: Summary,
+    /// What the critic is to learn.
+    pub returns: Summary,
+    /// Advantages, before whitening.
+    pub advantages: Summary,
+    /// How much of the returns' variance the values explain.
+    pub explained_variance: f64,
+    /// Engine against trainer.
+    pub mismatch: Mismatch,
+}
+
+impl ScoreStats {
+    /// Returns the metrics: TRL's names for objectives, verl's for lengths and the critic.
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+        let lengths = Summary::of(&self.lengths);
+        let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
+        vec![
+            ("objective/kl", self.kl),
+            ("objective/entropy", self.entropy),
+            ("objective/non_score_reward", self.non_score_reward),
+            ("objective/rlhf_reward", self.rlhf_reward),
+            ("objective/scores", self.scores.mean),
+            ("objective/scores_std", self.scores.std),
+            ("val/num_eos_tokens", self.ended as f64),
+            ("response_length/mean", lengths.mean),
+            ("response_length/min", lengths.min),
+            ("response_length/max", lengths.max),
+            ("response_length/clip_ratio", unended),
+            ("critic/values/mean", self.values.mean),
+            ("critic/returns/mean", self.returns.mean),
+            ("critic/advantages/mean", self.advantages.mean),
+            ("critic/advantages/std", self.advantages.std),
+            ("critic/vf_explained_var", self.explained_variance),
+            ("parity/dlogp_mean", self.mismatch.mean),
+            ("parity/dlogp_max", self.mismatch.max),
+            ("parity/kl", self.mismatch.kl),
+            ("parity/mult_prob_error", self.mismatch.mult_prob_error),
+            ("parity/correlation", self.mismatch.correlation),
+        ]
+    }
+}
+
+/// What an iteration's optimizer steps looked like. Means are over all loss tokens of all optimizer steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PpoStats {
+    /// Completions trained on since the start.
+    pub episodes: u64,
+    /// The policy's learning rate at its last optimizer step.
+    pub lr: f64,
+    /// The weight of the KL penalty.
+    pub kl_coef: f64,
+    /// Optimizer steps of the policy; fewer than planned where `target_kl` stopped them.
+    pub policy_steps: u64,
+    /// Mean of the surrogate (without KL and entropy) over optimizer steps, each normalised as the options say.
+    pub policy_loss: f64,
+    /// Mean of the critic's loss over optimizer steps, before `value_coef`.
+    pub value_loss: f64,
+    /// Mean of `(logprob - old)^2 / 2`.
+    pub approx_kl: f64,
+    /// Share of tokens whose surrogate a clip holds.
+    pub clip_fraction: f64,
+    /// Share of tokens whose value's loss a clip holds.
+    pub value_clip_fraction: f64,
+    /// Mean entropy of the policy (nats).
+    pub entropy: f64,
+    /// Mean ratio.
+    pub ratio: f64,
+    /// Variance of the ratio over tokens.
+    pub ratio_variance: f64,
+    /// Largest distance of a ratio from 1 at the first optimizer step. Exactly 0 with recomputed old log-probs.
+    pub first_ratio_error: f64,
+    /// Mean norm of the policy's gradient before clipping.
+    pub policy_grad_norm: f64,
+    /// Mean norm of the critic's gradient before clipping.
+    pub critic_grad_norm: f64,
+}
+
+impl PpoStats {
+    pub(super) fn of(policy: &PolicyTally, values: &ValueTally) -> Self {
+        Self {
+            policy_steps: policy.grad_norm.count(),
+            policy_loss: policy.loss.mean(),
+            value_loss: values.loss.mean(),
+            approx_kl: policy.kl.mean(),
+            clip_fraction: policy.clipped.mean(),
+            value_clip_fraction: values.clipped.mean(),
+            entropy: policy.entropy.mean(),
+            ratio: policy.ratio.mean(),
+            ratio_variance: policy.ratio.variance(),
+            first_ratio_error: policy.first_ratio_error,
+            policy_grad_norm: policy.grad_norm.mean(),
+            critic_grad_norm: values.grad_norm.mean(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the metrics under TRL's names, where it has one.
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+        vec![
+            ("policy/approxkl_avg", self.approx_kl),
+            ("policy/clipfrac_avg", self.clip_fraction),
+            ("policy/entropy_avg", self.entropy),
+            ("policy/grad_norm", self.policy_grad_norm),
+            ("loss/policy_avg", self.policy_loss),
+            ("loss/value_avg", self.value_loss),
+            ("val/clipfrac_avg", self.value_clip_fraction),
+            ("val/grad_norm", self.critic_grad_norm),
+            ("val/ratio", self.ratio),
+            ("val/ratio_var", self.ratio_variance),
+            ("parity/first_ratio_error", self.first_ratio_error),
+            ("objective/kl_coef", self.kl_coef),
+            ("optimizer_steps", self.policy_steps as f64),
+            ("lr", self.lr),
+            ("episode", self.episodes as f64),
+        ]
+    }
+}
+
+/// Adds up what the policy's tokens and steps say.
+#[derive(Debug, Default)]
+pub(super) struct PolicyTally {
+    loss: RunningMoments,
+    kl: RunningMoments,
+    clipped: RunningMoments,
+    entropy: RunningMoments,
+    ratio: RunningMoments,
+    grad_norm: RunningMoments,
+    first_ratio_error: f64,
+    step_loss: f64,
+    step_kl: RunningMoments,
+}
+
+impl PolicyTally {
+    /// Takes in a token: its term and weight; then surrogate, log-ratio, ratio and entropy.
+    pub(super) fn token(&mut self, term: &Term, weight: f64, seen: (f64, f64, f64, f64)) {
+        let (surrogate, log_ratio, ratio, entropy) = seen;
+        self.step_loss += surrogate * weight;
+        self.step_kl.push(log_ratio * log_ratio / 2.0);
+        self.kl.push(log_ratio * log_ratio / 2.0);
+        self.clipped.push(f64::from(term.clipped));
+        self.entropy.push(entropy);
+        self.ratio.push(ratio);
+        if self.grad_norm.count() == 0 {
+            self.first_ratio_error = self.first_ratio_error.max((ratio - 1.0).abs());
+        }
+    }
+
+    /// Ends an optimizer step. Returns the mean KL of its tokens.
+    pub(super) fn step(&mut self, grad_norm: f64) -> f64 {
+        self.loss.push(std::mem::take(&mut self.step_loss));
+        self.grad_norm.push(grad_norm);
+        std::mem::take(&mut self.step_kl).mean()
+    }
+}
+
+/// Adds up what the critic's tokens and steps say.
+#[derive(Debug, Default)]
+pub(super) struct ValueTally {
+    loss: RunningMoments,
+    clipped: RunningMoments,
+    grad_norm: RunningMoments,
+    step_loss: f64,
+}
+
+impl ValueTally {
+    pub(super) fn token(&mut self, term: &Term, weight: f64) {
+        self.step_loss += term.loss * weight;
+        self.clipped.push(f64::from(term.clipped));
+    }
+
+    pub(super) fn step(&mut self, grad_norm: f64) {
+        self.loss.push(std::mem::take(&mut self.step_loss));
+        self.grad_norm.push(grad_norm);
+    }
+}

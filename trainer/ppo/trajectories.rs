@@ -1,0 +1,207 @@
+//! Rollouts once they are scored: rewards, values, advantages and returns of every token.
+
+use super::ScoreStats;
+use crate::{
+    rollout::Rollout,
+    trainer::{
+        Error,
+        advantage::{Mean, gae, whiten},
+        batch::{MaskedSequence, Plan},
+        config::{KlPlace, PpoOptions},
+        kl::KlEstimator,
+        reward::{Reward, token_rewards},
+        stats::{Mismatch, Summary, explained_variance, mean},
+    },
+};
+
+/// An iteration's rollouts, ready to be learned from.
+///
+/// Vectors have one entry per completion token, in the order of the [`Plan`].
+#[derive(Clone, Debug, Default)]
+pub struct Trajectories {
+    /// How they fall into mini-batches and micro-batches.
+    pub plan: Plan,
+    /// The policy's log-probs before the first optimizer step (nats).
+    pub old_logprobs: Vec<f32>,
+    /// The reference policy's; empty without one.
+    pub ref_logprobs: Vec<f32>,
+    /// What the critic expected before the first optimizer step.
+    pub values: Vec<f32>,
+    /// What each token earned, KL penalty included.
+    pub rewards: Vec<f32>,
+    /// How much better it did than expected, whitened where asked for.
+    pub advantages: Vec<f32>,
+    /// What the critic is to learn.
+    pub returns: Vec<f32>,
+    /// What each token weighs in the policy's loss.
+    pub policy_weights: Vec<f32>,
+    /// And in the critic's.
+    pub value_weights: Vec<f32>,
+    /// What they look like in numbers.
+    pub stats: ScoreStats,
+}
+
+/// What the models say of every token.
+#[derive(Default)]
+pub(super) struct Scored {
+    pub(super) old_logprobs: Vec<f32>,
+    pub(super) ref_logprobs: Vec<f32>,
+    pub(super) values: Vec<f32>,
+}
+
+impl Trajectories {
+    /// Puts together what is known of the tokens; `shaped` are the rewards after normalization and penalties, and the
+    /// options come with the weight of the KL penalty.
+    pub(super) fn new(
+        rollouts: &Rollouts<'_>,
+        plan: Plan,
+        scored: Scored,
+        shaped: &[Reward],
+        (options, kl_coef): (&PpoOptions, f64),
+    ) -> Self {
+        let Scored { old_logprobs, ref_logprobs, values } = scored;
+        let penalties = kl_penalties(&old_logprobs, &ref_logprobs, options);
+        let rows = plan.sequence_rows();
+        let mut rewards = vec![0.0; plan.tokens()];
+        for (i, rows) in &rows {
+            let earned = token_rewards(&shaped[*i], &penalties[rows.clone()], kl_coef as f32);
+            rewards[rows.clone()].copy_from_slice(&earned);
+        }
+        let rlhf_reward = per_completion(&rewards, rows.len());
+        if options.whiten_rewards {
+            whiten(&mut rewards, Mean::Keep);
+        }
+        let mut advantages = vec![0.0; plan.tokens()];
+        let (gamma, lambda) = (options.gamma as f32, options.gae_lambda() as f32);
+        for (_, rows) in &rows {
+            let own = gae(&rewards[rows.clone()], &values[rows.clone()], gamma, lambda);
+            advantages[rows.clone()].copy_from_slice(&own);
+        }
+        let returns: Vec<f32> = advantages.iter().zip(&values).map(|(a, v)| a + v).collect();
+        let ended = rollouts.ended();
+        let scores: Vec<f32> = rollouts.rewards.iter().map(Reward::score).collect();
+        let k1 = KlEstimator::K1.values(&old_logprobs[..ref_logprobs.len()], &ref_logprobs);
+        let stats = ScoreStats {
+            scores: Summary::of(&scores),
+            kl: per_completion(&k1, rows.len()),
+            non_score_reward: 0.0 - kl_coef * per_completion(&penalties, rows.len()),
+            rlhf_reward,
+            entropy: 0.0 - per_completion(&old_logprobs, rows.len()),
+            ended: ended.iter().filter(|&&ended| ended).count(),
+            lengths: rollouts.rollouts.iter().map(|r| r.completion.len() as f32).collect(),
+            values: Summary::of(&values),
+            returns: Summary::of(&returns),
+            advantages: Summary::of(&advantages),
+            explained_variance: explained_variance(&values, &returns),
+            mismatch: Mismatch::between(&old_logprobs, &rollouts.logprobs(&plan)),
+        };
+        if options.whiten_advantages {
+            whiten(&mut advantages, Mean::Shift);
+        }
+        let normalization = options.loss_normalization;
+        let learns = |i: usize| ended[i] || !options.mask_unfinished;
+        let policy_weights = plan.weights(normalization, learns);
+        let value_weights = plan.weights(normalization, |_| true);
+        Self {
+            plan,
+            old_logprobs,
+            ref_logprobs,
+            values,
+            rewards,
+            advantages,
+            returns,
+            policy_weights,
+            value_weights,
+            stats,
+        }
+    }
+}
+
+/// Returns the estimates to be taken off the rewards: none where the penalty is in the loss, or there is no reference.
+fn kl_penalties(old_logprobs: &[f32], ref_logprobs: &[f32], options: &PpoOptions) -> Vec<f32> {
+    if ref_logprobs.is_empty() || options.kl_in == KlPlace::Loss {
+        return vec![0.0; old_logprobs.len()];
+    }
+    options.kl_estimator.values(old_logprobs, ref_logprobs)
+}
+
+/// Returns the sum over all tokens, divided by the number of completions.
+fn per_completion(tokens: &[f32], completions: usize) -> f64 {
+    mean(tokens) * tokens.len() as f64 / completions.max(1) as f64
+}
+
+/// Rollouts and their rewards, of which every one can be trained on.
+pub(super) struct Rollouts<'a> {
+    pub(super) rollouts: &'a [Rollout],
+    pub(super) rewards: &'a [Reward],
+    sequences: Vec<(Vec<u32>, Vec<bool>)>,
+}
+
+impl<'a> Rollouts<'a> {
+    /// Checks each rollout and its reward.
+    pub(super) fn check(rollouts: &'a [Rollout], rewards: &'a [Reward]) -> Result<Self, Error> {
+        if rollouts.is_empty() {
+            return Err(Error::input("rollouts", "at least 1", 0));
+        }
+        if rewards.len() != rollouts.len() {
+            return Err(Error::input("rewards", "one for each rollout", rewards.len()));
+        }
+        for (rollout, reward) in rollouts.iter().zip(rewards) {
+            check(rollout, reward)?;
+        }
+        let sequences = rollouts.iter().map(|rollout| {
+            let prompt = rollout.prompt.tokens.ids().len();
+            let tokens = rollout.sequence();
+            let mask = (0..tokens.len()).map(|t| t >= prompt).collect();
+            (tokens, mask)
+        });
+        Ok(Self { rollouts, rewards, sequences: sequences.collect() })
+    }
+
+    /// Draws the micro-batches.
+    pub(super) fn plan(&self, mini_batches: usize, token_budget: usize, seed: u64) -> Plan {
+        let sequences: Vec<MaskedSequence<'_>> =
+            self.sequences.iter().map(|(tokens, mask)| MaskedSequence { tokens, mask }).collect();
+        Plan::draw(&sequences, mini_batches, token_budget, seed)
+    }
+
+    /// Says of each rollout whether it ended by itself.
+    pub(super) fn ended(&self) -> Vec<bool> {
+        self.rollouts.iter().map(|rollout| rollout.stop.is_end()).collect()
+    }
+
+    /// Returns the engine's log-probs in the order of the plan.
+    pub(super) fn logprobs(&self, plan: &Plan) -> Vec<f32> {
+        let mut logprobs = vec![0.0; plan.tokens()];
+        for (i, rows) in plan.sequence_rows() {
+            logprobs[rows].copy_from_slice(&self.rollouts[i].rollout_logprobs);
+        }
+        logprobs
+    }
+}
+
+fn check(rollout: &Rollout, reward: &Reward) -> Result<(), Error> {
+    let name =
+        |what| format!("{what} of prompt {}, sample {}", rollout.prompt.id.0, rollout.sample);
+    let tokens = rollout.completion.len();
+    if rollout.prompt.tokens.ids().is_empty() {
+        return Err(Error::input(name("the tokens"), "at least one before the completion", 0));
+    }
+    if tokens == 0 {
+        return Err(Error::input(name("the completion"), "at least one token", 0));
+    }
+    let logprobs = rollout.rollout_logprobs.len();
+    if logprobs != tokens {
+        return Err(Error::input(name("the log-probs"), "as many as its tokens", logprobs));
+    }
+    if !reward.is_finite() {
+        return Err(Error::input(name("the reward"), "finite", reward.score()));
+    }
+    match reward {
+        Reward::PerToken(rewards) if rewards.len() != tokens => {
+            let got = format!("{} for {tokens} tokens", rewards.len());
+            Err(Error::input(name("the per-token rewards"), "one for each token", got))
+        }
+        _ => Ok(()),
+    }
+}
