@@ -77,10 +77,9 @@ impl HeadLayer {
         targets: &Tensor,
         options: &LogprobOptions,
     ) -> Result<Outputs> {
-        let logits = self.project.forward(&self.norm.forward(rows)?)?.f_to_kind(Kind::Float)?;
         let logits = match options.temperature {
-            1.0 => logits,
-            temperature => logits.f_div_scalar(temperature)?,
+            1.0 => self.logits(rows)?,
+            temperature => self.logits(rows)?.f_div_scalar(temperature)?,
         };
         let all = logits.f_log_softmax(-1, Kind::Float)?;
         let logprobs = all.f_gather(1, &targets.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
@@ -90,6 +89,11 @@ impl HeadLayer {
             Entropy::Train => Some(entropy(&all)?),
         };
         Ok(Outputs { logprobs, entropy })
+    }
+
+    /// Maps the residual stream `[rows, hidden]` to logits, in f32.
+    pub(super) fn logits(&self, rows: &Tensor) -> Result<Tensor> {
+        Ok(self.project.forward(&self.norm.forward(rows)?)?.f_to_kind(Kind::Float)?)
     }
 
     /// Maps the residual stream `[rows, hidden]` to one number per row, in f32.

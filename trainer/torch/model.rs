@@ -113,6 +113,15 @@ impl Model {
         Ok(outputs)
     }
 
+    /// Returns the raw logits at each selected row, one row of `vocab_size` after the other, in f32.
+    ///
+    /// # Errors
+    /// When the model has another head, or the batch does not fit it.
+    pub fn logits(&self, batch: &PackedBatch) -> Result<Vec<f32>> {
+        self.check_head(Head::LanguageModel)?;
+        tch::no_grad(|| to_host(&self.head.logits(&self.rows(batch, &batch.selected)?)?))
+    }
+
     /// Returns the score head's number at each selected row: the value of the state before the token was chosen.
     ///
     /// # Errors
