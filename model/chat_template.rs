@@ -125,14 +125,9 @@ impl ChatTemplate {
         messages: &[M],
         options: &ChatOptions,
     ) -> Result<RenderedChat> {
-        let messages = serde_json::to_value(messages)
-            .map_err(|error| Error::ChatTemplate(format!("a message is not JSON: {error}")))?;
-        if contains_marks(&messages) {
-            let problem = "a message contains U+FDD0 or U+FDD1, which are not characters";
-            return Err(Error::ChatTemplate(problem.into()));
-        }
+        let messages = messages.iter().map(normal).collect::<Result<Vec<Value>>>()?;
         let template = self.0.environment.get_template("chat").map_err(|error| failed(&error))?;
-        let context = self.context(&messages, options);
+        let context = self.context(messages, options);
         let marked = template.render(context).map_err(|error| failed(&error))?;
         Ok(without_marks(&marked))
     }
@@ -157,10 +152,10 @@ impl ChatTemplate {
         Ok(ChatTokens { ids, assistant_mask })
     }
 
-    fn context(&self, messages: &Value, options: &ChatOptions) -> Jinja {
+    fn context(&self, messages: Vec<Value>, options: &ChatOptions) -> Jinja {
         let special = &self.0.special;
         let mut context: Vec<(&str, Jinja)> = vec![
-            ("messages", to_jinja(messages)),
+            ("messages", to_jinja(&Value::Array(messages))),
             ("add_generation_prompt", options.add_generation_prompt.into()),
             // transformers always passes these: templates may ask `tools is none`, or `is defined`.
             ("tools", ().into()),
@@ -177,7 +172,7 @@ impl ChatTemplate {
         }
         context
             .extend(options.variables.iter().map(|(name, value)| (name.as_str(), to_jinja(value))));
-        context.into_iter().collect()
+        Jinja::from_pairs(context)
     }
 }
 
@@ -236,6 +231,30 @@ fn without_marks(marked: &str) -> RenderedChat {
     chat
 }
 
+/// Brings a message into the form that templates expect, as transformers does: `null` counts as absent, and reasoning
+/// is found under its standard name.
+fn normal<M: Serialize>(message: &M) -> Result<Value> {
+    let refused = |problem: String| Err(Error::ChatTemplate(problem));
+    let mut fields = match serde_json::to_value(message) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(other) => return refused(format!("a message must be an object, got {other}")),
+        Err(error) => return refused(format!("a message is not JSON: {error}")),
+    };
+    fields.retain(|_, value| !value.is_null());
+    let names = ["reasoning_content", "thinking", "reasoning"];
+    if let Some(reasoning) = names.iter().find_map(|name| fields.get(*name)).cloned() {
+        if !fields.contains_key("thinking") {
+            fields.shift_insert(0, "thinking".into(), reasoning.clone());
+        }
+        fields.insert("reasoning_content".into(), reasoning);
+    }
+    let message = Value::Object(fields);
+    if contains_marks(&message) {
+        return refused("a message contains U+FDD0 or U+FDD1, which are not characters".into());
+    }
+    Ok(message)
+}
+
 fn contains_marks(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains([START, END]),
@@ -257,7 +276,7 @@ fn to_jinja(value: &Value) -> Jinja {
         Value::String(text) => text.as_str().into(),
         Value::Array(list) => list.iter().map(to_jinja).collect::<Vec<_>>().into(),
         Value::Object(object) => {
-            object.iter().map(|(key, value)| (key.as_str(), to_jinja(value))).collect()
+            Jinja::from_pairs(object.iter().map(|(key, value)| (key.as_str(), to_jinja(value))))
         }
     }
 }

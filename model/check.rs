@@ -39,9 +39,9 @@ impl ModelSpec {
     /// # Errors
     /// Names the first field that breaks a rule.
     pub fn check(&self) -> Result<(), SpecProblem> {
+        self.check_family()?;
         self.check_heads()?;
-        self.check_rope()?;
-        self.check_family()
+        self.check_rope()
     }
 
     fn check_heads(&self) -> Result<(), SpecProblem> {

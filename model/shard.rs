@@ -87,5 +87,6 @@ impl Shard {
 /// Cuts the list of every dtype in the world from serde's message.
 fn brief(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.split(", expected one of").next().unwrap_or_default().to_owned()
+    let text = text.split(", expected one of").next().unwrap_or_default();
+    text.replace("unknown variant", "unknown dtype")
 }

@@ -232,9 +232,9 @@ fn add_missing_tokens(
         if tokenizer.token_to_id(&token.content).is_none() {
             tokenizer.add_tokens([token.clone()]).map_err(failed)?;
         }
-        let got = tokenizer.token_to_id(&token.content);
-        if got != Some(id) {
-            let problem = format!("gives {:?} the id {id}, tokenizer.json {got:?}", token.content);
+        let got = tokenizer.token_to_id(&token.content).unwrap_or_default();
+        if got != id {
+            let problem = format!("gives {:?} the id {id}, tokenizer.json {got}", token.content);
             return Err(Error::file(path, problem));
         }
     }
