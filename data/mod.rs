@@ -1,9 +1,35 @@
 //! JSON Lines and Parquet rows into prompts, completions and preference pairs.
+//!
+//! [`load_train`] and [`load_eval`] read the files of a [`DataConfig`] into one kind of [`Sample`]. A file that is broken
+//! or lacks a column is an error; a row that cannot be used is counted in the [`Report`], with its place. [`Order`] says
+//! which sample is next, [`pack`] which sequences go together.
 
+mod chat;
+mod columns;
 mod config;
+mod encoder;
+mod error;
+mod jsonl;
+mod load;
 mod order;
 mod packing;
+mod parquet;
+mod reader;
+mod report;
+mod row;
+mod sample;
 
+pub use columns::FoundColumns;
 pub use config::{Columns, DataConfig, OverLong};
+pub use encoder::{Fit, TextEncoder};
+pub use error::Error;
+pub use load::{Loaded, load_eval, load_train};
 pub use order::{Cursor, CursorError, Order};
 pub use packing::pack;
+pub use reader::read_rows;
+pub use report::{Report, Unusable};
+pub use row::{Place, Row};
+pub use sample::{PairLayout, PairSample, PromptSample, Sample, SftLayout, SftSample};
+
+#[cfg(test)]
+mod tests;

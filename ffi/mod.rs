@@ -5,6 +5,6 @@
 #[cfg(all(feature = "libtorch", unix))]
 pub mod libtorch_cuda;
 pub mod memory;
+pub mod team;
 #[cfg(feature = "libtorch")]
 pub mod torch;
-pub mod team;

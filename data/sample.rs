@@ -1,0 +1,238 @@
+//! Rows into samples: tokens, and what a task needs to know of them.
+
+use serde_json::{Map, Value};
+
+use super::{
+    Columns, Error, TextEncoder, chat,
+    columns::FoundColumns,
+    encoder::{Fit, Piece, Tokens},
+    row::{Content, Place, Row},
+};
+use crate::rollout::PromptTokens;
+
+/// What a task is trained on.
+pub trait Sample: Sized + Send {
+    /// Which columns hold what.
+    type Layout: Sync;
+
+    /// Finds the columns.
+    ///
+    /// # Errors
+    /// When one that is needed, or that the configuration names, is not there.
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<Self::Layout, Error>;
+
+    /// Makes a sample of a row.
+    ///
+    /// # Errors
+    /// Says why the row cannot be one; the words are the same for all rows with the same flaw.
+    fn of(
+        row: Row,
+        layout: &Self::Layout,
+        encoder: &TextEncoder<'_>,
+    ) -> Result<(Self, Fit), String>;
+}
+
+/// A prompt to complete.
+///
+/// From `prompt` (or NeMo's `input`, or `text`): text as it is, a conversation through the chat template, up to where
+/// the assistant's turn begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptSample {
+    /// Its tokens.
+    pub tokens: PromptTokens,
+    /// All other columns, for reward functions.
+    pub extra: Map<String, Value>,
+    /// Where it comes from.
+    pub place: Place,
+}
+
+/// A sequence to imitate.
+///
+/// From `messages`; from `prompt` and `completion` (or NeMo's `input` and `output`); or from `text`: the first of these
+/// that the file has, unless the configuration names a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SftSample {
+    /// Prompt and completion.
+    pub tokens: Vec<u32>,
+    /// Whether each token belongs to a completion or an assistant's turn; of plain `text` all do but a leading BOS.
+    pub loss_mask: Vec<bool>,
+}
+
+/// Two sequences, one better than the other.
+///
+/// From `chosen` and `rejected` (or NeMo's `chosen_response` and `rejected_response`), after `prompt` where there is
+/// one; without it they are whole texts or conversations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairSample {
+    /// Prompt and better completion.
+    pub chosen: Vec<u32>,
+    /// Prompt and worse completion.
+    pub rejected: Vec<u32>,
+    /// By how much it is better, where the data say so.
+    pub margin: Option<f32>,
+}
+
+impl Sample for PromptSample {
+    type Layout = String;
+
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<String, Error> {
+        let prompt = found.optional("prompt", columns.prompt.as_ref())?;
+        let text = found.optional("text", columns.text.as_ref())?;
+        prompt.or(text).ok_or_else(|| found.missing(&["prompt"]))
+    }
+
+    fn of(mut row: Row, prompt: &String, encoder: &TextEncoder<'_>) -> Result<(Self, Fit), String> {
+        let mut ids = match row.take_content(prompt)? {
+            Content::Text(text) => encoder.prompt(&text)?,
+            Content::Messages(messages) => {
+                encoder.chat_prompt(&chat::prompt(encoder.template()?, &messages)?)?
+            }
+        };
+        let fit = encoder.fit_prompt(&mut ids)?;
+        if ids.is_empty() {
+            return Err("prompt has no tokens".into());
+        }
+        Ok((Self { tokens: ids.into(), extra: row.columns, place: row.place }, fit))
+    }
+}
+
+/// The columns of a sequence to imitate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SftLayout {
+    /// Everything in one text.
+    Text(String),
+    /// A whole conversation.
+    Messages(String),
+    /// Prompt and completion.
+    Completion(String, String),
+}
+
+impl Sample for SftSample {
+    type Layout = SftLayout;
+
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<SftLayout, Error> {
+        let asks_for_completion = columns.prompt.is_some() || columns.completion.is_some();
+        let tries_messages =
+            columns.messages.is_some() || (!asks_for_completion && columns.text.is_none());
+        if tries_messages
+            && let Some(messages) = found.optional("messages", columns.messages.as_ref())?
+        {
+            return Ok(SftLayout::Messages(messages));
+        }
+        let text = found.optional("text", columns.text.as_ref())?;
+        if let (Some(text), true, false) = (&text, columns.text.is_some(), asks_for_completion) {
+            return Ok(SftLayout::Text(text.clone()));
+        }
+        let prompt = found.optional("prompt", columns.prompt.as_ref())?;
+        let completion = found.optional("completion", columns.completion.as_ref())?;
+        match (prompt, completion, text) {
+            (Some(prompt), Some(completion), _) => Ok(SftLayout::Completion(prompt, completion)),
+            (_, _, Some(text)) if !asks_for_completion => Ok(SftLayout::Text(text)),
+            (Some(_), None, _) => Err(found.missing(&["completion"])),
+            (None, Some(_), _) => Err(found.missing(&["prompt"])),
+            (None, None, _) => Err(found.missing(&["text", "messages", "completion"])),
+        }
+    }
+
+    fn of(
+        mut row: Row,
+        layout: &SftLayout,
+        encoder: &TextEncoder<'_>,
+    ) -> Result<(Self, Fit), String> {
+        let mut tokens = match layout {
+            SftLayout::Text(text) => {
+                encoder.text(&[Piece { text: row.take_text(text)?, trained: true }])?
+            }
+            SftLayout::Messages(messages) => {
+                let messages = row.take_messages(messages)?;
+                encoder.conversation(chat::assistant_turns(encoder.template()?, &messages)?)?
+            }
+            SftLayout::Completion(prompt, completion) => {
+                let (prompt, completion) =
+                    (row.take_content(prompt)?, row.take_content(completion)?);
+                completed(prompt, completion, encoder)?
+            }
+        };
+        let fit = encoder.fit(&mut tokens)?;
+        // The first token has nothing before it to be predicted from.
+        if !tokens.mask.iter().skip(1).any(|&trained| trained) {
+            return Err("no token to train on".into());
+        }
+        Ok((Self { tokens: tokens.ids, loss_mask: tokens.mask }, fit))
+    }
+}
+
+/// The columns of a preference pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairLayout {
+    prompt: Option<String>,
+    chosen: String,
+    rejected: String,
+    margin: Option<String>,
+}
+
+impl Sample for PairSample {
+    type Layout = PairLayout;
+
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<PairLayout, Error> {
+        Ok(PairLayout {
+            chosen: found.required("chosen", columns.chosen.as_ref())?,
+            rejected: found.required("rejected", columns.rejected.as_ref())?,
+            prompt: found.optional("prompt", columns.prompt.as_ref())?,
+            margin: found.optional("margin", columns.margin.as_ref())?,
+        })
+    }
+
+    fn of(
+        mut row: Row,
+        layout: &PairLayout,
+        encoder: &TextEncoder<'_>,
+    ) -> Result<(Self, Fit), String> {
+        let prompt = layout.prompt.as_ref().map(|prompt| row.take_content(prompt)).transpose()?;
+        let chosen = row.take_content(&layout.chosen)?;
+        let rejected = row.take_content(&layout.rejected)?;
+        let margin = match &layout.margin {
+            Some(margin) => row.take_number(margin)?,
+            None => None,
+        };
+        let mut chosen = judged(prompt.clone(), chosen, encoder)?;
+        let mut rejected = judged(prompt, rejected, encoder)?;
+        let fits = [encoder.fit(&mut chosen)?, encoder.fit(&mut rejected)?];
+        if chosen.ids == rejected.ids {
+            return Err("chosen and rejected are the same".into());
+        }
+        let cut = fits.iter().any(|fit| matches!(fit, Fit::Cut));
+        let pair = Self { chosen: chosen.ids, rejected: rejected.ids, margin };
+        Ok((pair, if cut { Fit::Cut } else { Fit::Whole }))
+    }
+}
+
+/// Encodes a completion after its prompt. Either both are text, or both are taken for conversations.
+fn completed(
+    prompt: Content,
+    completion: Content,
+    encoder: &TextEncoder<'_>,
+) -> Result<Tokens, String> {
+    if let (Content::Text(prompt), Content::Text(completion)) = (&prompt, &completion) {
+        let prompt = Piece { text: prompt.clone(), trained: false };
+        return encoder.text(&[prompt, Piece { text: completion.clone(), trained: true }]);
+    }
+    let prompt = chat::messages(prompt, "user");
+    let completion = chat::messages(completion, "assistant");
+    encoder.conversation(chat::completion(encoder.template()?, &prompt, &completion)?)
+}
+
+/// Encodes a completion to be judged, after its prompt where it has one.
+fn judged(
+    prompt: Option<Content>,
+    completion: Content,
+    encoder: &TextEncoder<'_>,
+) -> Result<Tokens, String> {
+    match (prompt, completion) {
+        (Some(prompt), completion) => completed(prompt, completion, encoder),
+        (None, Content::Text(text)) => encoder.text(&[Piece { text, trained: true }]),
+        (None, Content::Messages(messages)) => {
+            encoder.conversation(chat::whole(encoder.template()?, &messages)?)
+        }
+    }
+}
