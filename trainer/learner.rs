@@ -7,10 +7,10 @@
 
 use super::{Error, batch::PackedBatch};
 
-/// Which of a token's numbers to compute besides its log-prob.
+/// How a token's log-prob is computed, and what besides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogprobOptions {
-    /// Logits are divided by this.
+    /// Logits are divided by it first; above 0. The same for policy, old policy and reference.
     pub temperature: f64,
     /// What to do about entropies.
     pub entropy: Entropy,
@@ -19,11 +19,12 @@ pub struct LogprobOptions {
 }
 
 /// What to do about the entropy of the distributions that tokens come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entropy {
-    /// Nothing.
+    /// Leave it out.
+    #[default]
     Skip,
-    /// Compute it.
+    /// Compute it, for the record.
     Measure,
     /// Compute it so that the loss may depend on it.
     Train,
@@ -36,24 +37,31 @@ impl LogprobOptions {
     }
 }
 
+impl Default for LogprobOptions {
+    /// Asks for the model's own log-probs alone.
+    fn default() -> Self {
+        Self::at(1.0)
+    }
+}
+
 /// What a language model says of each selected row's next token, in the order of [`PackedBatch::selected`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenLogprobs {
     /// Its log-probability (nats).
     pub logprobs: Vec<f32>,
     /// The entropy of the distribution it comes from (nats); empty unless asked for.
-    pub entropies: Vec<f32>,
+    pub entropy: Vec<f32>,
     /// Whether it is the most probable token; empty unless asked for.
     pub top: Vec<bool>,
 }
 
 /// A loss's derivatives with respect to [`TokenLogprobs`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TokenGradients {
+pub struct TokenGradient {
     /// With respect to each log-prob.
     pub logprobs: Vec<f32>,
     /// With respect to each entropy; empty where the loss does not depend on them.
-    pub entropies: Vec<f32>,
+    pub entropy: Vec<f32>,
 }
 
 /// Gradients that have been added up, on their way into the weights.
@@ -90,7 +98,7 @@ pub trait LanguageLearner: LanguageModel + Learner {
         &mut self,
         batch: &PackedBatch,
         options: &LogprobOptions,
-        loss: &mut dyn FnMut(&TokenLogprobs) -> TokenGradients,
+        loss: &mut dyn FnMut(&TokenLogprobs) -> TokenGradient,
     ) -> Result<(), Error>;
 }
 

@@ -11,7 +11,7 @@ use super::{
     Error,
     batch::{MaskedSequence, Normalization, Plan},
     config::{OptimizerConfig, ScheduleConfig, SftOptions},
-    learner::{Entropy, LanguageLearner, LanguageModel, LogprobOptions, TokenGradients},
+    learner::{Entropy, LanguageLearner, LanguageModel, LogprobOptions, TokenGradient},
     loss::negative_log_likelihood,
     schedule::Schedule,
 };
@@ -112,7 +112,7 @@ impl<L: LanguageLearner> Sft<L> {
             let weights = &weights[micro_batch.rows.clone()];
             self.policy.train_logprobs(&micro_batch.packed, &OPTIONS, &mut |out| {
                 hits += out.top.iter().filter(|&&hit| hit).count();
-                let mut gradients = TokenGradients::default();
+                let mut gradients = TokenGradient::default();
                 for (&logprob, &weight) in out.logprobs.iter().zip(weights) {
                     let term = negative_log_likelihood(logprob.into());
                     loss += term.loss * f64::from(weight);

@@ -7,7 +7,7 @@ use super::{
     batch::PackedBatch,
     learner::{
         Entropy, LanguageLearner, LanguageModel, Learner, LogprobOptions, ScoreLearner, ScoreModel,
-        TokenGradients, TokenLogprobs,
+        TokenGradient, TokenLogprobs,
     },
     loss::{entropy, log_softmax},
 };
@@ -70,7 +70,7 @@ impl LanguageModel for Bigram {
             let logprob = all[target as usize];
             out.logprobs.push(logprob as f32);
             if options.entropy != Entropy::Skip {
-                out.entropies.push(entropy(logits, options.temperature).0 as f32);
+                out.entropy.push(entropy(logits, options.temperature).0 as f32);
             }
             if options.top {
                 out.top.push(all.iter().all(|&other| other <= logprob));
@@ -85,7 +85,7 @@ impl LanguageLearner for Bigram {
         &mut self,
         batch: &PackedBatch,
         options: &LogprobOptions,
-        loss: &mut dyn FnMut(&TokenLogprobs) -> TokenGradients,
+        loss: &mut dyn FnMut(&TokenLogprobs) -> TokenGradient,
     ) -> Result<(), Error> {
         let gradients = loss(&self.logprobs(batch, options)?);
         for (n, (&row, target)) in batch.selected.iter().zip(batch.targets()).enumerate() {
@@ -97,7 +97,7 @@ impl LanguageLearner for Bigram {
                 let onehot = f64::from(j == target as usize);
                 let slope = (onehot - all[j].exp()) / options.temperature;
                 *slot += f64::from(gradients.logprobs[n]) * slope;
-                if let Some(&weight) = gradients.entropies.get(n) {
+                if let Some(&weight) = gradients.entropy.get(n) {
                     *slot += f64::from(weight) * spread[j];
                 }
             }

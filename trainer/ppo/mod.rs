@@ -33,7 +33,7 @@ use super::{
     },
     kl::KlController,
     learner::{
-        Entropy, LanguageLearner, LanguageModel, LogprobOptions, ScoreLearner, TokenGradients,
+        Entropy, LanguageLearner, LanguageModel, LogprobOptions, ScoreLearner, TokenGradient,
         TokenLogprobs,
     },
     loss::{RatioClip, clipped_surrogate, clipped_value, ratio},
@@ -335,8 +335,8 @@ impl PolicyLoss {
         micro_batch: &MicroBatch,
         trajectories: &Trajectories,
         tally: &mut PolicyTally,
-    ) -> TokenGradients {
-        let mut gradients = TokenGradients::default();
+    ) -> TokenGradient {
+        let mut gradients = TokenGradient::default();
         for (n, t) in micro_batch.rows.clone().enumerate() {
             let (logprob, old) =
                 (f64::from(out.logprobs[n]), f64::from(trajectories.old_logprobs[t]));
@@ -349,11 +349,11 @@ impl PolicyLoss {
                 term.loss += coef * estimator.value(logprob, reference);
                 term.gradient += coef * estimator.gradient(logprob, reference);
             }
-            let entropy = f64::from(out.entropies[n]);
+            let entropy = f64::from(out.entropy[n]);
             term.loss -= self.entropy_coef * entropy;
             gradients.logprobs.push((term.gradient * weight) as f32);
             if self.entropy_coef > 0.0 {
-                gradients.entropies.push((-self.entropy_coef * weight) as f32);
+                gradients.entropy.push((-self.entropy_coef * weight) as f32);
             }
             if weight > 0.0 {
                 let ratio = ratio(logprob, old, self.clip.max_log_ratio);

@@ -8,51 +8,18 @@ use super::{
     Error, Result,
     layer::{Linear, Norm},
 };
+use crate::trainer::learner::{Entropy, LogprobOptions};
 
 /// Logits held at a time: 128 MiB in f32. More rows are computed chunk by chunk.
 const MAX_LOGITS: usize = 1 << 25;
 
-/// What to do about the entropy of the next token's distribution.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Entropy {
-    /// Leave it out.
-    #[default]
-    Skip,
-    /// Compute it, for the record.
-    Measure,
-    /// Compute it, and its gradient.
-    Train,
-}
-
-/// How log-probs are computed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LogprobOptions {
-    /// Logits are divided by it first; positive. The same as at sampling, for policy and reference alike.
-    pub temperature: f64,
-    /// Whether the entropy is wanted.
-    pub entropy: Entropy,
-}
-
-impl Default for LogprobOptions {
-    fn default() -> Self {
-        Self { temperature: 1.0, entropy: Entropy::Skip }
-    }
-}
-
-/// One number per selected token.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TokenLogprobs {
-    /// Log-prob of the token, in nats.
-    pub logprobs: Vec<f32>,
-    /// Entropy of the distribution it was drawn from, in nats; empty when skipped.
-    pub entropy: Vec<f32>,
-}
-
-/// [`TokenLogprobs`] as tensors, perhaps with a graph behind them.
+/// [`TokenLogprobs`](crate::trainer::learner::TokenLogprobs) as tensors, perhaps with a graph behind them.
 #[derive(Debug)]
 pub(super) struct Outputs {
     pub(super) logprobs: Tensor,
     pub(super) entropy: Option<Tensor>,
+    /// Whether the token is the most probable one: 1 or 0.
+    pub(super) top: Option<Tensor>,
 }
 
 /// The final norm and the projection.
@@ -83,12 +50,13 @@ impl HeadLayer {
         };
         let all = logits.f_log_softmax(-1, Kind::Float)?;
         let logprobs = all.f_gather(1, &targets.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
+        let top = || all.f_argmax(-1, false)?.f_eq_tensor(targets);
         let entropy = match options.entropy {
             Entropy::Skip => None,
             Entropy::Measure => Some(tch::no_grad(|| entropy(&all))?),
             Entropy::Train => Some(entropy(&all)?),
         };
-        Ok(Outputs { logprobs, entropy })
+        Ok(Outputs { logprobs, entropy, top: options.top.then(top).transpose()? })
     }
 
     /// Maps the residual stream `[rows, hidden]` to logits, in f32.
@@ -104,13 +72,12 @@ impl HeadLayer {
     }
 }
 
-impl LogprobOptions {
-    pub(super) fn check(&self) -> Result<()> {
-        if self.temperature.is_finite() && self.temperature > 0.0 {
-            return Ok(());
-        }
-        Err(Error::input("temperature", "positive", self.temperature))
+/// Checks that the logits can be divided by the temperature.
+pub(super) fn check(options: &LogprobOptions) -> Result<()> {
+    if options.temperature.is_finite() && options.temperature > 0.0 {
+        return Ok(());
     }
+    Err(Error::input("temperature", "positive", options.temperature))
 }
 
 /// `-sum_v p_v log p_v` of each row of log-probs.

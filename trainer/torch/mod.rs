@@ -19,6 +19,7 @@ mod export;
 mod head;
 mod layer;
 mod layout;
+mod learner;
 pub mod libtorch;
 mod model;
 mod optimizer;
@@ -31,10 +32,11 @@ mod tests;
 mod train;
 
 pub use error::Error;
-pub use head::{Entropy, LogprobOptions, TokenLogprobs};
+pub use learner::LearningModel;
 pub use model::{Model, ModelOptions};
 pub use optimizer::{AdamW, AdamWState, StepReport};
-pub use train::TokenGradient;
+
+pub use super::learner::{Entropy, LogprobOptions, TokenGradient, TokenLogprobs};
 
 type Result<T> = std::result::Result<T, Error>;
 

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::{
     Error, Result,
     attention::{Attention, Shape},
-    head::{HeadLayer, LogprobOptions, TokenLogprobs, to_host},
+    head::{HeadLayer, check, to_host},
     layer::{Layer, Linear, Norm},
     libtorch,
     packed::{Packed, Rows, indices},
@@ -14,7 +14,11 @@ use super::{
 use crate::{
     model::{Head, ModelSpec},
     rollout::{Dtype, Weights},
-    trainer::{batch::PackedBatch, config::Device},
+    trainer::{
+        batch::PackedBatch,
+        config::Device,
+        learner::{LogprobOptions, TokenLogprobs},
+    },
 };
 
 /// How a model is held and computed.
@@ -97,20 +101,11 @@ impl Model {
     /// When the model has another head, or the batch does not fit it.
     pub fn logprobs(&self, batch: &PackedBatch, options: &LogprobOptions) -> Result<TokenLogprobs> {
         self.check_head(Head::LanguageModel)?;
-        options.check()?;
-        let mut outputs = TokenLogprobs::default();
+        check(options)?;
         tch::no_grad(|| {
             let rows = self.rows(batch, &batch.selected)?;
-            self.each_chunk(&rows, &self.targets(batch)?, |rows, targets| {
-                let chunk = self.head.logprobs(rows, targets, options)?;
-                outputs.logprobs.extend(to_host(&chunk.logprobs)?);
-                if let Some(entropy) = &chunk.entropy {
-                    outputs.entropy.extend(to_host(entropy)?);
-                }
-                Ok(())
-            })
-        })?;
-        Ok(outputs)
+            self.chunked_outputs(&rows, &self.targets(batch)?, options)
+        })
     }
 
     /// Returns the raw logits at each selected row, one row of `vocab_size` after the other, in f32.

@@ -4,19 +4,16 @@ use tch::Tensor;
 
 use super::{
     Error, Model, Result,
-    head::{LogprobOptions, Outputs, TokenLogprobs, to_host},
+    head::{Outputs, check, to_host},
     packed::{Packed, Rows},
 };
-use crate::{model::Head, trainer::batch::PackedBatch};
-
-/// The gradient of a loss with respect to [`TokenLogprobs`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TokenGradient {
-    /// One number per selected token.
-    pub logprobs: Vec<f32>,
-    /// One number per selected token, or none at all when the loss does not look at the entropy.
-    pub entropy: Vec<f32>,
-}
+use crate::{
+    model::Head,
+    trainer::{
+        batch::PackedBatch,
+        learner::{Entropy, LogprobOptions, TokenGradient, TokenLogprobs},
+    },
+};
 
 /// A forward pass that can be gone back through.
 struct Trace {
@@ -40,7 +37,7 @@ impl Model {
         loss: impl FnOnce(&TokenLogprobs) -> TokenGradient,
     ) -> Result<()> {
         self.check_head(Head::LanguageModel)?;
-        options.check()?;
+        check(options)?;
         let targets = self.targets(batch)?;
         self.train(batch, &batch.selected, |model, rows| {
             if model.head.chunks(batch.selected.len()).len() == 1 {
@@ -161,7 +158,7 @@ impl Model {
         pull(&self.embed(&trace.packed)?, &gradient)
     }
 
-    fn chunked_outputs(
+    pub(super) fn chunked_outputs(
         &self,
         rows: &Tensor,
         targets: &Tensor,
@@ -172,6 +169,7 @@ impl Model {
             let chunk = self.head.logprobs(rows, targets, options)?.to_host()?;
             values.logprobs.extend(chunk.logprobs);
             values.entropy.extend(chunk.entropy);
+            values.top.extend(chunk.top);
             Ok(())
         })?;
         Ok(values)
@@ -179,10 +177,13 @@ impl Model {
 }
 
 impl Outputs {
-    pub(super) fn to_host(&self) -> Result<TokenLogprobs> {
+    fn to_host(&self) -> Result<TokenLogprobs> {
+        let optional =
+            |tensor: &Option<Tensor>| tensor.as_ref().map_or_else(|| Ok(Vec::new()), to_host);
         Ok(TokenLogprobs {
             logprobs: to_host(&self.logprobs)?,
-            entropy: self.entropy.as_ref().map(to_host).transpose()?.unwrap_or_default(),
+            entropy: optional(&self.entropy)?,
+            top: optional(&self.top)?.into_iter().map(|top| top > 0.0).collect(),
         })
     }
 
@@ -205,7 +206,7 @@ fn checked(
     check_length(gradient.logprobs.len(), rows)?;
     if !gradient.entropy.is_empty() {
         check_length(gradient.entropy.len(), rows)?;
-        if options.entropy != super::Entropy::Train {
+        if options.entropy != Entropy::Train {
             return Err(Error::input(
                 "entropy",
                 "trained where its gradient is given",

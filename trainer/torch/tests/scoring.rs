@@ -5,7 +5,7 @@ use crate::{
     trainer::{batch::PackedBatch, loss},
 };
 
-const ALL: LogprobOptions = LogprobOptions { temperature: 1.0, entropy: Entropy::Measure };
+const ALL: LogprobOptions = LogprobOptions { temperature: 1.0, entropy: Entropy::Measure, top: false };
 
 /// Each sequence of a batch as a batch of its own.
 fn alone(batch: &PackedBatch) -> Vec<PackedBatch> {
@@ -103,7 +103,7 @@ fn log_probs_are_those_of_the_logits_divided_by_the_temperature() {
     let model = testing::model(&spec, ModelOptions::default());
     // Every token as the second one of the same sequence: their log-probs are one whole distribution.
     let distribution = |temperature| -> Vec<f64> {
-        let options = LogprobOptions { temperature, entropy: Entropy::Skip };
+        let options = LogprobOptions { temperature, entropy: Entropy::Skip, top: false };
         let each = (0..spec.vocab_size as u32).map(|token| {
             let batch = PackedBatch::pack([(&[5, token][..], &[false, true][..])]);
             f64::from(model.logprobs(&batch, &options).unwrap().logprobs[0])
@@ -114,7 +114,7 @@ fn log_probs_are_those_of_the_logits_divided_by_the_temperature() {
     for (a, b) in loss::log_softmax(&raw, 0.7).iter().zip(&scaled) {
         assert!((a - b).abs() < 1e-5, "{a} and {b}");
     }
-    let options = LogprobOptions { temperature: 0.7, entropy: Entropy::Measure };
+    let options = LogprobOptions { temperature: 0.7, entropy: Entropy::Measure, top: false };
     let batch = PackedBatch::pack([(&[5, 0][..], &[false, true][..])]);
     let entropy = model.logprobs(&batch, &options).unwrap().entropy[0];
     assert!((f64::from(entropy) - loss::entropy(&raw, 0.7).0).abs() < 1e-5);
