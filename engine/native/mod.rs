@@ -6,6 +6,10 @@ mod kv_cache;
 mod sampler;
 mod scheduler;
 mod sequence;
+#[cfg(test)]
+pub(in crate::engine) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use generator::{Native, Vocabulary};
 

@@ -304,17 +304,18 @@ mod tests {
     fn distribution(logits: &[f32], sampling: &SamplingParams) -> Vec<(f64, Option<f32>)> {
         let draws = 20_000;
         let mut sampler = Sampler::default();
-        let mut counts = vec![(0.0, None); logits.len()];
+        let mut counts = vec![(0, None); logits.len()];
         for position in 0..draws {
             let key = Key { position, ..KEY };
             let draw = Draw { logits, sampling, history: &[], forbidden: &[], key };
             let drawn = sampler.draw(&draw).unwrap();
-            let (share, logprob) = &mut counts[drawn.token as usize];
-            *share += 1.0 / draws as f64;
+            let (count, logprob) = &mut counts[drawn.token as usize];
+            *count += 1;
             assert!(logprob.is_none_or(|seen| seen == drawn.logprob));
             *logprob = Some(drawn.logprob);
         }
-        counts
+        let share = |count| f64::from(count) / draws as f64;
+        counts.into_iter().map(|(count, logprob)| (share(count), logprob)).collect()
     }
 
     /// Checks shares and log-probabilities against exact probabilities, 0 meaning never.
