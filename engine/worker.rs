@@ -270,3 +270,50 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{
+        EngineConfig,
+        native::testing::{native, params, request, weights},
+    };
+
+    #[test]
+    fn a_refit_that_cannot_drain_in_time_gives_up_and_lets_the_others_in() {
+        let config = EngineConfig { threads: 1, deadline_seconds: 1e-9, ..EngineConfig::default() };
+        let (commands, inbox) = crossbeam::channel::unbounded();
+        let pulse = Arc::new(Pulse::default());
+        let mut worker = Worker::new(Box::new(native(64, &config)), inbox, pulse.clone(), &config);
+        let (ended, ends) = std::sync::mpsc::channel();
+        let submit = |ticket| {
+            let ended = ended.clone();
+            let sink: Sink = Box::new(move |event| {
+                if let Ok(StreamEvent::Finished(_)) = event {
+                    ended.send(ticket).unwrap();
+                }
+            });
+            let asked = request(ticket, 3, &params(|s| s.min_new_tokens = 8));
+            commands.send(Command::Submit(ticket, asked, sink)).unwrap();
+        };
+        submit(0);
+        worker.turn().unwrap();
+        let (answer, report) = std::sync::mpsc::channel();
+        let reply = Box::new(move |result| answer.send(result).unwrap());
+        let refit = Refit { weights: weights(1), mode: RefitMode::Copy, checksum: false, reply };
+        commands.send(Command::Refit(refit)).unwrap();
+        submit(1);
+        worker.turn().unwrap();
+        let text = report.recv().unwrap().unwrap_err().to_string();
+        assert!(
+            text.starts_with("refit to version 1 waited 0.0 s for requests in flight"),
+            "{text}"
+        );
+        assert!(text.ends_with("1 sequences are running; version 0 goes on serving"), "{text}");
+        for _ in 0..10 {
+            commands.send(Command::Cancel(99)).unwrap();
+            worker.turn().unwrap();
+        }
+        assert_eq!(ends.try_iter().collect::<Vec<_>>(), [0, 1]);
+    }
+}

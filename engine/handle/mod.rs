@@ -4,6 +4,8 @@ mod blocking;
 mod builder;
 mod call;
 mod rollouts;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::{

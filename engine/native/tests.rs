@@ -380,3 +380,24 @@ fn bad_fields_are_refused_by_name() {
         "stop must be strings that are not empty, got an empty string"
     );
 }
+
+#[test]
+fn a_prompt_preempted_in_the_middle_is_scored_from_its_start_again() {
+    // 12 blocks of 4. The first sequence grows to 7 of them while the second's prompt, one token a step, holds 7.
+    let config = config(|c| (c.kv_cache_tokens, c.max_batch, c.max_batch_tokens) = (48, 2, 2));
+    let mut driver = Driver::new(native(CONTEXT, &config));
+    driver.submit(&request(0, 4, &params(|s| (s.max_new_tokens, s.min_new_tokens) = (24, 24))));
+    for _ in 0..4 {
+        driver.poll().unwrap();
+    }
+    let id = driver.submit(&request(1, 28, &params(|s| s.prompt_logprobs = true)));
+    driver.poll().unwrap();
+    assert_eq!(driver.backend.stats().running, 2);
+    let mut preempted = false;
+    while driver.prompt_logprobs.is_empty() {
+        driver.poll().unwrap();
+        preempted |= driver.backend.stats().waiting > 0;
+    }
+    assert!(preempted, "the prompt was preempted before it was whole");
+    assert_eq!(driver.prompt_logprobs[&id].len(), 27);
+}
