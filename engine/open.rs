@@ -2,7 +2,13 @@
 
 use std::{fmt, path::Path};
 
-use super::{Backend, BackendKind, EngineConfig, Error};
+use super::{
+    Backend, BackendKind, EngineConfig, Error,
+    native::{
+        Native, Vocabulary,
+        cpu::{Cpu, CpuOptions},
+    },
+};
 use crate::{
     model::{Family, Head, Init, Model, ModelSpec, SpecialTokens, Tokenizer, random_weights},
     rollout::{Dtype, Weights},
@@ -104,8 +110,14 @@ pub fn open(config: &EngineConfig, model: EngineModel) -> Result<Box<dyn Backend
     config.validate()?;
     match config.backend {
         BackendKind::Native => {
-            let _ = model;
-            Err(Error::Model("the CPU forward pass is on its way".into()))
+            let EngineModel { spec, weights, eos, tokenizer } = model;
+            let options = CpuOptions {
+                threads: config.resolve_threads(),
+                dtype: Some(config.dtype.resolve(spec.dtype)),
+                ..CpuOptions::default()
+            };
+            let forward = Cpu::new(spec, &weights, options)?;
+            Ok(Box::new(Native::new(forward, config, Vocabulary { eos, tokenizer })?))
         }
         BackendKind::TensorRtLlm => {
             Err(Error::Unavailable { backend: "tensorrt-llm", feature: "tensorrt-llm" })

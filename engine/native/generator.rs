@@ -1,8 +1,11 @@
 //! The embedded engine itself: plan, forward, sample, events.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
-use rayon::prelude::*;
+use parking_lot::Mutex;
 
 use super::{
     BlockId, Forward, LogitsWanted, SequenceStep,
@@ -34,10 +37,8 @@ pub struct Native<F> {
     forward: F,
     scheduler: Scheduler,
     vocabulary: Vocabulary,
-    /// One per sampling thread.
-    samplers: Vec<Sampler>,
-    /// Where sampling is shared out; `None` with one thread.
-    threads: Option<rayon::ThreadPool>,
+    /// One per thread of the forward pass, which also sample. Each is locked by its own thread only.
+    samplers: Vec<Mutex<Sampler>>,
     logits: Vec<f32>,
     next: u64,
     stats: Stats,
@@ -71,12 +72,10 @@ impl<F: Forward> Native<F> {
             max_rows: config.max_batch.max(MAX_LOGITS / spec.vocab_size.max(1)),
         };
         forward.allocate_kv(blocks, config.block_size)?;
-        let threads = config.resolve_threads();
         Ok(Self {
             scheduler: Scheduler::new(limits, BlockPool::new(blocks, config.block_size)),
             vocabulary,
-            samplers: (0..threads).map(|_| Sampler::default()).collect(),
-            threads: sampling_threads(threads)?,
+            samplers: (0..forward.threads()).map(|_| Mutex::default()).collect(),
             logits: Vec::new(),
             next: 0,
             stats: Stats { version: forward.weights().version(), ..Stats::default() },
@@ -167,12 +166,15 @@ impl<F: Forward> Native<F> {
             let targets = sequence.tokens[part.start + 1..].iter().take(part.count);
             let tasks: Vec<(&[f32], u32)> =
                 logits.chunks(vocab_size).zip(targets.copied()).collect();
-            let score = || tasks.par_iter().map(|&(row, id)| log_softmax(row, id)).collect();
-            let scores: Option<Vec<f32>> = match &self.threads {
-                Some(threads) => threads.install(score),
-                None => tasks.iter().map(|&(row, id)| log_softmax(row, id)).collect(),
-            };
-            let scores = scores.ok_or_else(|| self.not_finite(sequence, part.start))?;
+            let scores = share(&mut self.forward, tasks.len(), |_, index| {
+                let (row, id) = tasks[index];
+                log_softmax(row, id)
+            });
+            let sequence = &self.scheduler.running()[part.index];
+            let whole = scores.into_iter().enumerate().map(|(row, score)| {
+                score.ok_or_else(|| self.not_finite(sequence, part.start + row + 1))
+            });
+            let scores = whole.collect::<Result<Vec<f32>, Error>>()?;
             let sequence = self.scheduler.sequence_mut(part.index);
             let Some(mut logprobs) = sequence.prompt_logprobs.take() else { continue };
             logprobs.extend(scores);
@@ -226,24 +228,15 @@ impl<F: Forward> Native<F> {
                 (part.index, draw_of(&running[part.index], row))
             })
             .collect();
-        match &self.threads {
-            Some(threads) if draws.len() > 1 && draws.len() * vocab_size >= PARALLEL_LOGITS => {
-                let share = draws.len().div_ceil(self.samplers.len());
-                let samplers = &mut self.samplers;
-                threads.install(|| {
-                    (draws.par_chunks(share), samplers.par_iter_mut())
-                        .into_par_iter()
-                        .flat_map_iter(|(draws, sampler)| {
-                            draws.iter().map(|(index, draw)| (*index, sampler.draw(draw)))
-                        })
-                        .collect()
-                })
-            }
-            _ => {
-                let sampler = &mut self.samplers[0];
-                draws.iter().map(|(index, draw)| (*index, sampler.draw(draw))).collect()
-            }
+        let samplers = &self.samplers;
+        let draw_one = |thread: usize, index: usize| {
+            let (place, draw) = &draws[index];
+            (*place, samplers[thread].lock().draw(draw))
+        };
+        if draws.len() * vocab_size < PARALLEL_LOGITS {
+            return (0..draws.len()).map(|index| draw_one(0, index)).collect();
         }
+        share(&mut self.forward, draws.len(), draw_one)
     }
 
     fn not_finite(&self, sequence: &Sequence, position: usize) -> Error {
@@ -350,14 +343,15 @@ fn draw_of<'a>(sequence: &'a Sequence, logits: &'a [f32]) -> Draw<'a> {
     Draw { logits, sampling, history, forbidden, key }
 }
 
-fn sampling_threads(threads: usize) -> Result<Option<rayon::ThreadPool>, Error> {
-    if threads == 1 {
-        return Ok(None);
-    }
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("sampling-{index}"))
-        .build()
-        .map(Some)
-        .map_err(|error| Error::Model(format!("cannot start {threads} sampling threads: {error}")))
+/// Computes `task(thread, index)` for each index below `tasks` on the forward pass's threads.
+fn share<F: Forward, T: Send + Sync>(
+    forward: &mut F,
+    tasks: usize,
+    task: impl Fn(usize, usize) -> T + Sync,
+) -> Vec<T> {
+    let results: Vec<OnceLock<T>> = (0..tasks).map(|_| OnceLock::new()).collect();
+    forward.share(tasks, &|thread, index| {
+        results[index].get_or_init(|| task(thread, index));
+    });
+    results.into_iter().map(|result| result.into_inner().expect("every task was run")).collect()
 }

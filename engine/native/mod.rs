@@ -68,6 +68,17 @@ pub trait Forward: Send {
     /// When the weights were written to since they were aliased.
     fn step(&mut self, sequences: &[SequenceStep<'_>], logits: &mut Vec<f32>) -> Result<(), Error>;
 
+    /// Returns on how many threads [`Forward::share`] runs.
+    fn threads(&self) -> usize {
+        1
+    }
+
+    /// Calls `task(thread, index)` once for each index below `tasks` on the forward pass's own threads, which are idle
+    /// between steps; `thread` is below [`Forward::threads`], and one thread does one task at a time.
+    fn share(&mut self, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        (0..tasks).for_each(|index| task(0, index));
+    }
+
     /// Puts new weights in place: all or nothing.
     ///
     /// # Errors

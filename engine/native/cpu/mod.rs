@@ -100,11 +100,6 @@ impl Cpu {
         self.kernels.name()
     }
 
-    /// Returns the number of threads.
-    pub fn threads(&self) -> usize {
-        self.team.threads()
-    }
-
     fn check(&self, sequences: &[SequenceStep<'_>]) -> Result<(), Error> {
         let vocab_size = self.spec.vocab_size;
         for step in sequences {
@@ -128,6 +123,14 @@ impl Cpu {
 impl Forward for Cpu {
     fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    fn share(&mut self, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        self.team.run(tasks, task);
     }
 
     fn allocate_kv(&mut self, blocks: usize, block_size: usize) -> Result<(), Error> {
