@@ -1,6 +1,6 @@
 //! What several tests need: the golden models and our engine's answer to them.
 
-#![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 use std::path::PathBuf;
 
