@@ -3,16 +3,29 @@
 use serde_json::{Map, Value, json};
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
-    TokenizerBuilder,
+    TokenizerBuilder, TokenizerImpl,
     models::bpe::{BPE, BpeTrainer},
-    pre_tokenizers::byte_level::ByteLevel,
+    normalizers::unicode::NFC,
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
     processors::template::TemplateProcessing,
+    tokenizer::SplitDelimiterBehavior,
 };
 
-use super::{Error, SpecialTokens, Tokenizer, error::Result, new_model::NewModelSpec};
+use super::{Error, Family, SpecialTokens, Tokenizer, error::Result, new_model::NewModelSpec};
 
 /// Every byte is a token, so that no text is without one.
 const BYTES: usize = 256;
+
+/// Where merges stop: words with the blank before them, single digits, punctuation, line ends. It is Qwen2's, because
+/// transformers 5 gives every tokenizer of a Qwen2 model this pattern, whatever its `tokenizer.json` says.
+const WORDS: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 /// Learns a tokenizer. Special tokens have the first ids: BOS, EOS, padding, then the extra ones.
 ///
@@ -21,7 +34,7 @@ pub(super) fn train(
     spec: &NewModelSpec,
     texts: impl Iterator<Item = String> + Send,
 ) -> Result<Tokenizer> {
-    let specials = special_tokens(spec);
+    let specials = special_tokens(spec)?;
     let least = BYTES + specials.len();
     if spec.vocab_size < least {
         return Err(Error::Spec {
@@ -37,21 +50,7 @@ pub(super) fn train(
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(specials.iter().map(|text| AddedToken::from(*text, true)).collect())
         .build();
-    let bytes = ByteLevel::new(false, false, true);
-    let mut tokenizer = TokenizerBuilder::<
-        BPE,
-        NormalizerWrapper,
-        PreTokenizerWrapper,
-        PostProcessorWrapper,
-        DecoderWrapper,
-    >::new()
-    .with_model(BPE::default())
-    .with_normalizer(None)
-    .with_pre_tokenizer(Some(bytes.into()))
-    .with_post_processor(Some(bytes.into()))
-    .with_decoder(Some(bytes.into()))
-    .build()
-    .map_err(failed)?;
+    let mut tokenizer = unlearned(spec.family)?;
     tokenizer.train(&mut trainer, texts).map_err(failed)?;
     if let Some(bos) = spec.bos_token.as_deref().filter(|_| spec.add_bos) {
         tokenizer.with_post_processor(Some(leading(bos, tokenizer.token_to_id(bos))?));
@@ -63,6 +62,30 @@ pub(super) fn train(
         unk: None,
     };
     Tokenizer::new(tokenizer.into(), special)
+}
+
+type Unlearned = TokenizerImpl<
+    BPE,
+    NormalizerWrapper,
+    PreTokenizerWrapper,
+    PostProcessorWrapper,
+    DecoderWrapper,
+>;
+
+fn unlearned(family: Family) -> Result<Unlearned> {
+    let bytes = ByteLevel::new(false, false, false);
+    let words = SplitPattern::Regex(WORDS.into());
+    let words = Split::new(words, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+    // As with the pattern, transformers normalises under Qwen2 whether we do or not.
+    let normalizer = (family == Family::Qwen2).then_some(NormalizerWrapper::NFC(NFC));
+    TokenizerBuilder::new()
+        .with_model(BPE::default())
+        .with_normalizer(normalizer)
+        .with_pre_tokenizer(Some(Sequence::new(vec![words.into(), bytes.into()]).into()))
+        .with_post_processor(Some(bytes.into()))
+        .with_decoder(Some(bytes.into()))
+        .build()
+        .map_err(failed)
 }
 
 /// Returns the `tokenizer_config.json` beside a learned tokenizer.
@@ -79,16 +102,23 @@ pub(super) fn tokenizer_config(spec: &NewModelSpec) -> Value {
     Value::Object(config)
 }
 
-fn special_tokens(spec: &NewModelSpec) -> Vec<&str> {
+fn special_tokens(spec: &NewModelSpec) -> Result<Vec<&str>> {
     let named = spec.bos_token.iter().chain([&spec.eos_token, &spec.pad_token]);
     let mut tokens: Vec<&str> = Vec::new();
     for token in named.chain(&spec.extra_special_tokens) {
+        if token.is_empty() {
+            return Err(Error::Spec {
+                field: "a special token".into(),
+                rule: "a text".into(),
+                got: "nothing".into(),
+            });
+        }
         // One token may play several parts, such as BOS and EOS.
         if !tokens.contains(&token.as_str()) {
             tokens.push(token);
         }
     }
-    tokens
+    Ok(tokens)
 }
 
 fn leading(bos: &str, id: Option<u32>) -> Result<PostProcessorWrapper> {

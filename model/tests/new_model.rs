@@ -139,3 +139,17 @@ fn a_spec_is_read_from_toml_and_unknown_keys_are_refused() {
     spec.shape(spec.vocab_size).check().unwrap();
     assert!(toml::from_str::<NewModelSpec>("hidden = 3").is_err());
 }
+
+#[test]
+fn text_is_cut_and_normalised_as_transformers_does_under_qwen2() {
+    let dir = tempfile::tempdir().unwrap();
+    for (family, composed) in [(Family::Llama, "e\u{301}"), (Family::Qwen2, "\u{e9}")] {
+        let out = dir.path().join(family.model_type());
+        let numbers = (0..50).map(|number| format!("{number} 12345 12345"));
+        new_model(&NewModelSpec { family, ..small() }, numbers, &out).unwrap();
+        let tokenizer = Tokenizer::open(&out).unwrap();
+        assert_eq!(tokenizer.encode("12345", false).unwrap().len(), 5);
+        let tokens = tokenizer.encode("e\u{301}", false).unwrap();
+        assert_eq!(tokenizer.decode(&tokens, false).unwrap(), composed);
+    }
+}
