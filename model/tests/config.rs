@@ -63,6 +63,10 @@ fn both_spellings_of_rope_are_read() {
     assert!(matches!(four.rope_scaling, Some(RopeScaling::Llama3 { factor: 8.0, .. })));
     let old = read("llama", json!({"rope_scaling": {"type": "linear", "factor": 2}})).unwrap();
     assert_eq!(old.rope_scaling, Some(RopeScaling::Linear { factor: 2.0 }));
+    let both = json!({"rope_scaling": {"rope_type": "linear", "factor": 3.0},
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0}});
+    let both = read("llama", both).unwrap();
+    assert_eq!(both.rope_scaling, Some(RopeScaling::Linear { factor: 3.0 }));
     let none = json!({"rope_scaling": null, "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}});
     let plain = read("llama", none).unwrap();
     assert_eq!((plain.rope_scaling, plain.rope_theta), (None, 7.0));

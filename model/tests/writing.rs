@@ -41,6 +41,9 @@ fn a_misaligned_tensor_is_read_all_the_same() {
     fs::write(&path, shifted.concat()).unwrap();
     let weights = Checkpoint::open(&home.path()).unwrap().weights(Dtype::F32).unwrap();
     assert_eq!(checksum(&weights), checksum(&weights_of(&tiny())));
+    for (_, tensor) in weights.iter() {
+        assert!(tensor.memory.address().is_multiple_of(4));
+    }
 }
 
 #[test]
