@@ -1,4 +1,5 @@
 //! The trainer's mathematics against TRL's and torch's numbers (`golden/losses.json`, made by `golden/make_losses.py`).
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use rollforge::trainer::{
     advantage::{Mean, gae, whiten},

@@ -7,7 +7,8 @@ use crate::{
     trainer::batch::PackedBatch,
 };
 
-const TRAIN: LogprobOptions = LogprobOptions { temperature: 0.8, entropy: Entropy::Train, top: false };
+const TRAIN: LogprobOptions =
+    LogprobOptions { temperature: 0.8, entropy: Entropy::Train, top: false };
 
 /// Some loss of log-probs and entropies, uneven over tokens, and its gradient.
 fn token_loss(outputs: &TokenLogprobs) -> (f64, TokenGradient) {

@@ -5,7 +5,8 @@ use crate::{
     trainer::{batch::PackedBatch, loss},
 };
 
-const ALL: LogprobOptions = LogprobOptions { temperature: 1.0, entropy: Entropy::Measure, top: false };
+const ALL: LogprobOptions =
+    LogprobOptions { temperature: 1.0, entropy: Entropy::Measure, top: false };
 
 /// Each sequence of a batch as a batch of its own.
 fn alone(batch: &PackedBatch) -> Vec<PackedBatch> {
