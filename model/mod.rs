@@ -8,6 +8,7 @@ mod chat_template;
 mod check;
 mod checkpoint;
 mod config_json;
+mod config_out;
 mod convert;
 mod error;
 mod fields;

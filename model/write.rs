@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Error, GenerationConfig, ModelSpec,
     checkpoint::{INDEX, SINGLE},
-    config_json,
+    config_out,
     error::Result,
     files,
 };
@@ -135,13 +135,11 @@ fn parent(dir: &Path) -> PathBuf {
 
 fn temporary_beside(dir: &Path, parent: &Path) -> Result<tempfile::TempDir> {
     let name = dir.file_name().ok_or_else(|| Error::file(dir, "is not the name of a directory"))?;
-    let mut builder = tempfile::Builder::new();
     let prefix = format!(".{}.", name.to_string_lossy());
-    builder.prefix(&prefix);
-    // A temporary directory is private by default; a model is for everybody whom the umask lets.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent).map_err(Error::io("write into", parent))
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir_in(parent)
+        .map_err(Error::io("write into", parent))
 }
 
 fn write_files(
@@ -152,7 +150,7 @@ fn write_files(
 ) -> Result<()> {
     // Tensors may differ; what most consumers read is the embedding's.
     let dtype = weights.get("model.embed_tokens.weight").map_or(spec.dtype, |tensor| tensor.dtype);
-    let config = config_json::to_json(spec, dtype, &companions.generation);
+    let config = config_out::to_json(spec, dtype, &companions.generation);
     write_json(&dir.join("config.json"), &config)?;
     write_json(&dir.join("generation_config.json"), &companions.generation.to_json())?;
     for (name, bytes) in &companions.files {

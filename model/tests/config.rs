@@ -264,7 +264,7 @@ proptest! {
     #[test]
     fn every_spec_survives_its_config_json(spec in specs()) {
         spec.check().unwrap();
-        let written = config_json::to_json(&spec, spec.dtype, &GenerationConfig::default());
+        let written = config_out::to_json(&spec, spec.dtype, &GenerationConfig::default());
         let path = Path::new("config.json");
         let object = written.as_object().unwrap();
         let read = config_json::parse(fields::Fields { path, object }).unwrap();
@@ -280,7 +280,7 @@ proptest! {
             any::<i64>().prop_map(|n| json!(n)), any::<f64>().prop_map(|n| json!(n)),
         ],
     ) {
-        let mut written = config_json::to_json(&tiny(), Dtype::F32, &GenerationConfig::default());
+        let mut written = config_out::to_json(&tiny(), Dtype::F32, &GenerationConfig::default());
         let keys: Vec<String> = written.as_object().unwrap().keys().cloned().collect();
         written[&keys[key % keys.len()]] = value;
         let object = written.as_object().unwrap();

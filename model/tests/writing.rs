@@ -154,6 +154,9 @@ fn ids_that_the_generation_config_lacks_are_those_of_the_config() {
         ..GenerationConfig::default()
     };
     assert_eq!(read, expected);
+    fs::remove_file(home.file("generation_config.json")).unwrap();
+    let read = GenerationConfig::open(&home.path()).unwrap();
+    assert_eq!(read, GenerationConfig { bos_token_id: Some(8), ..expected });
 }
 
 #[test]
