@@ -12,6 +12,8 @@ mod layers;
 mod pass;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod refit_tests;
 mod rotary;
 mod serving;
 #[cfg(test)]
