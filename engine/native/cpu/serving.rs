@@ -310,7 +310,7 @@ fn misfit(tensor: &WeightTensor, dtype: Dtype) -> Option<String> {
     if tensor.dtype != dtype {
         return Some(format!("an alias must be {dtype}, got {}", tensor.dtype));
     }
-    (tensor.memory.address() % dtype.size() != 0)
+    (!tensor.memory.address().is_multiple_of(dtype.size()))
         .then(|| format!("an alias must be aligned to {} bytes", dtype.size()))
 }
 
