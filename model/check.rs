@@ -27,9 +27,15 @@ impl SpecProblem {
     }
 }
 
+/// Outside of a `config.json` the fields have our own, shorter names.
 impl From<SpecProblem> for Error {
     fn from(problem: SpecProblem) -> Self {
-        Self::Spec { field: problem.field.to_owned(), rule: problem.rule, got: problem.got }
+        let field = match problem.field {
+            "num_key_value_heads" => "num_kv_heads",
+            other => other,
+        };
+        let rule = problem.rule.replace("num_attention_heads", "num_heads");
+        Self::Spec { field: field.to_owned(), rule, got: problem.got }
     }
 }
 
@@ -64,10 +70,23 @@ impl ModelSpec {
     }
 
     fn check_rope(&self) -> Result<(), SpecProblem> {
-        let Some(RopeScaling::Llama3 { low_freq_factor, high_freq_factor, .. }) = self.rope_scaling
-        else {
-            return Ok(());
+        let (factor, low_freq_factor, high_freq_factor) = match self.rope_scaling {
+            None => return Ok(()),
+            Some(RopeScaling::Linear { factor }) => (factor, 1.0, 2.0),
+            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. }) => {
+                (factor, low_freq_factor, high_freq_factor)
+            }
         };
+        let factors = [
+            ("factor", factor),
+            ("low_freq_factor", low_freq_factor),
+            ("high_freq_factor", high_freq_factor),
+        ];
+        for (field, factor) in factors {
+            if !(factor.is_finite() && factor > 0.0) {
+                return broken(field, "a finite number above 0", factor);
+            }
+        }
         if low_freq_factor >= high_freq_factor {
             let rule = format!("below high_freq_factor ({high_freq_factor})");
             return broken("low_freq_factor", rule, low_freq_factor);
@@ -83,12 +102,19 @@ impl ModelSpec {
             let rule = format!("a multiple of num_attention_heads ({})", self.num_heads);
             return broken("hidden_size", rule, self.hidden_size);
         }
+        if self.sliding_window == Some(0) {
+            return broken("sliding_window", "1 or more", 0);
+        }
         if llama && let Some(window) = self.sliding_window {
             return broken("sliding_window", "absent for llama", window);
         }
         let free_bias = llama || qwen3;
         if self.qkv_bias != (self.family == Family::Qwen2) && !free_bias {
-            return broken("qkv_bias", format!("{} for {name}", !self.qkv_bias), self.qkv_bias);
+            return broken(
+                "attention_bias",
+                format!("{} for {name}", !self.qkv_bias),
+                self.qkv_bias,
+            );
         }
         let o_bias = free_bias && self.qkv_bias;
         if self.o_bias != o_bias {

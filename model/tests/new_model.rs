@@ -100,16 +100,31 @@ fn a_spec_that_cannot_be_is_refused_and_nothing_is_written() {
         ),
         (
             NewModelSpec { num_heads: 3, ..small() },
-            "hidden_size must be a multiple of num_attention_heads (3), got 16",
+            "hidden_size must be a multiple of num_heads (3), got 16",
         ),
         (NewModelSpec { num_heads: 0, ..small() }, "num_heads must be from 1 to 1048576, got 0"),
         (
             NewModelSpec { num_kv_heads: Some(3), ..small() },
-            "num_key_value_heads must be a divisor of num_attention_heads (2), got 3",
+            "num_kv_heads must be a divisor of num_heads (2), got 3",
         ),
         (
             NewModelSpec { head_dim: Some(7), ..small() },
             "head_dim must be even, as rotary embeddings turn pairs, got 7",
+        ),
+        (
+            NewModelSpec { family: Family::Mistral, sliding_window: Some(0), ..small() },
+            "sliding_window must be 1 or more, got 0",
+        ),
+        (
+            NewModelSpec {
+                rope_scaling: Some(RopeScaling::Linear { factor: f64::NAN }),
+                ..small()
+            },
+            "factor must be a finite number above 0, got NaN",
+        ),
+        (
+            NewModelSpec { family: Family::Mistral, attention_bias: true, ..small() },
+            "attention_bias must be false for mistral, got true",
         ),
         (
             NewModelSpec { sliding_window: Some(7), ..small() },
