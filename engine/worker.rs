@@ -78,7 +78,8 @@ impl Pulse {
         Error::Stopped(reason.to_owned())
     }
 
-    fn beat(&self, stats: Stats) {
+    /// Shows that something moved.
+    pub(super) fn beat(&self, stats: Stats) {
         *self.stats.lock() = stats;
         self.beats.fetch_add(1, Ordering::Relaxed);
     }

@@ -84,3 +84,39 @@ impl Wake for Unpark {
         self.0.unpark();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::poll_fn};
+
+    use super::*;
+    use crate::engine::Stats;
+
+    /// A future that is ready when looked at for the fifth time, each look being a sign of life if `alive`.
+    fn fifth_look(pulse: &Pulse, alive: bool) -> impl Future<Output = u32> + '_ {
+        let looks = Cell::new(0);
+        poll_fn(move |_| {
+            looks.set(looks.get() + 1);
+            if alive {
+                pulse.beat(Stats::default());
+            }
+            if looks.get() == 5 { Poll::Ready(5) } else { Poll::Pending }
+        })
+    }
+
+    #[test]
+    fn a_busy_engine_is_waited_for_and_a_stuck_one_is_not() {
+        let pulse = Pulse::default();
+        let deadline = Duration::from_millis(1);
+        let patience = Patience { pulse: &pulse, deadline, waiter: "a test", awaited: "an end" };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        assert_eq!(patience.block(fifth_look(&pulse, true)), Ok(5));
+        assert_eq!(runtime.block_on(patience.wait(fifth_look(&pulse, true))), Ok(5));
+        for error in [
+            patience.block(fifth_look(&pulse, false)).unwrap_err(),
+            runtime.block_on(patience.wait(fifth_look(&pulse, false))).unwrap_err(),
+        ] {
+            assert!(error.to_string().starts_with("a test waited "), "{error}");
+        }
+    }
+}

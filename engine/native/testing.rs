@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crossbeam::channel::Receiver;
+
 use super::{
     BlockId, Forward, LogitsWanted, Native, SequenceStep, Vocabulary,
     sampler::{Draw, Key, Sampler},
@@ -43,6 +45,8 @@ pub(in crate::engine) struct Hashing {
     /// What each position of each block holds.
     kv: Vec<u64>,
     pub(in crate::engine) fault: Fault,
+    /// Each step waits for a word from here, until the other end is gone.
+    pub(in crate::engine) pace: Option<Receiver<()>>,
 }
 
 impl Hashing {
@@ -52,8 +56,8 @@ impl Hashing {
             max_positions: context,
             ..EngineModel::tiny(0).spec
         };
-        let (block_size, kv, fault) = (1, Vec::new(), Fault::None);
-        Self { spec, weights: weights(0), block_size, kv, fault }
+        let (weights, kv) = (weights(0), Vec::new());
+        Self { spec, weights, block_size: 1, kv, fault: Fault::None, pace: None }
     }
 
     fn slot(&self, blocks: &[BlockId], position: usize) -> usize {
@@ -110,6 +114,9 @@ impl Forward for Hashing {
     }
 
     fn step(&mut self, sequences: &[SequenceStep<'_>], logits: &mut Vec<f32>) -> Result<(), Error> {
+        if let Some(Err(_)) = self.pace.as_ref().map(Receiver::recv) {
+            self.pace = None;
+        }
         logits.clear();
         for sequence in sequences {
             for (at, &token) in sequence.tokens.iter().enumerate() {
