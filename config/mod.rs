@@ -67,6 +67,18 @@ pub fn load<T: Config>(path: &Path, overrides: &[String]) -> Result<T, Error> {
 ///
 /// # Errors
 /// When anything in it breaks a rule; one line with the place.
+///
+/// # Example
+/// ```
+/// use rollforge::config::{self, SftConfig};
+///
+/// let text = "output_dir = 'run'\nmodel.path = 'base'\ndata.train = 'a.jsonl'\nsft.batch_siz = 8\n";
+/// let error = config::parse::<SftConfig>("run.toml", text.into(), "/project".as_ref(), &[]).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "run.toml:4:5: unknown key \"batch_siz\" in [sft], did you mean \"batch_size\"?"
+/// );
+/// ```
 pub fn parse<T: Config>(
     name: &str,
     text: String,

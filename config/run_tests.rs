@@ -148,6 +148,18 @@ fn contradictions_between_sections_are_refused() {
 }
 
 #[test]
+fn an_override_replaces_a_table_within_a_section() {
+    let file = format!("{SFT}columns = {{ text = \"body\" }}\n");
+    let config: SftConfig = read(&file, &["data.columns={prompt = 'question'}"]).unwrap();
+    assert_eq!(
+        (config.data.columns.text, config.data.columns.prompt),
+        (None, Some("question".into()))
+    );
+    let config: SftConfig = read(&file, &["data.columns.prompt=question"]).unwrap();
+    assert_eq!(config.data.columns.text, Some("body".into()));
+}
+
+#[test]
 fn the_engine_takes_its_threads_from_the_run_unless_told() {
     let threads = |overrides: &[&str]| read::<PpoConfig>(PPO, overrides).unwrap().engine.threads;
     assert_eq!(threads(&["threads=3"]), 3);
@@ -156,6 +168,27 @@ fn the_engine_takes_its_threads_from_the_run_unless_told() {
         refusal::<PpoConfig>(PPO, &["engine.block_size=0"]),
         "engine.block_size must be at least 1, got 0"
     );
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let folders = [examples.clone(), examples.join("demo")];
+    let files = folders.iter().flat_map(|folder| folder.read_dir().unwrap());
+    for path in files.map(|entry| entry.unwrap().path()) {
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded =
+            match ["[reward]", "[reward_model]", "[sft]"].map(|section| text.contains(section)) {
+                [true, _, _] => load::<PpoConfig>(&path, &[]).map(drop),
+                [_, true, _] => load::<RewardModelConfig>(&path, &[]).map(drop),
+                [_, _, true] => load::<SftConfig>(&path, &[]).map(drop),
+                _ => continue,
+            };
+        loaded.unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[test]

@@ -180,6 +180,11 @@ fn an_override_that_breaks_a_rule_is_named() {
         refusal(file, &["ppo.mini_batches=0"]),
         "override \"ppo.mini_batches=0\": ppo.mini_batches must be at least 1, got 0"
     );
+    let file = "output_dir = \"out\"\n[ppo]\nmini_batches = 4\n";
+    assert_eq!(
+        refusal(file, &["ppo.mini_batches=0"]),
+        "override \"ppo.mini_batches=0\": ppo.mini_batches must be at least 1, got 0"
+    );
     assert_eq!(refusal(file, &["seed"]), "override \"seed\": must be of the form key=value");
     assert_eq!(
         refusal(file, &["a..b=1"]),

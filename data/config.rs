@@ -23,6 +23,9 @@ pub struct DataConfig {
     /// End each completion that no chat template ends with the EOS token. Default true.
     #[serde(default = "default_true")]
     pub append_eos: bool,
+    /// For supervised fine-tuning: train on completions, or the assistant's turns, only, not on prompts. Default true.
+    #[serde(default = "default_true")]
+    pub completion_only: bool,
     /// Use a new order each epoch, rather than that of the files. Default true.
     #[serde(default = "default_true")]
     pub shuffle: bool,
@@ -77,6 +80,7 @@ impl DataConfig {
             max_tokens: default_max_tokens(),
             over_long: OverLong::default(),
             append_eos: true,
+            completion_only: true,
             shuffle: true,
             train_rows: None,
             eval_rows: None,

@@ -20,6 +20,7 @@ pub struct TextEncoder<'a> {
     /// Every id that ends a text; the first is the one to add.
     eos: Vec<u32>,
     append_eos: bool,
+    completion_only: bool,
     max_tokens: usize,
     over_long: OverLong,
 }
@@ -69,6 +70,7 @@ impl<'a> TextEncoder<'a> {
             bos: tokenizer.bos().filter(|bos| starts_with == Some(*bos)),
             eos,
             append_eos: config.append_eos,
+            completion_only: config.completion_only,
             max_tokens: config.max_tokens,
             over_long: config.over_long,
         })
@@ -80,6 +82,11 @@ impl<'a> TextEncoder<'a> {
     /// When it has none.
     pub(super) fn template(&self) -> Result<&ChatTemplate, String> {
         self.template.ok_or_else(|| "is a conversation, and the model has no chat template".into())
+    }
+
+    /// Says whether prompts are left out of what is trained on.
+    pub(super) fn completion_only(&self) -> bool {
+        self.completion_only
     }
 
     /// Encodes plain text, piece by piece, and ends it.

@@ -3,6 +3,18 @@
 //! [`load_train`] and [`load_eval`] read the files of a [`DataConfig`] into one kind of [`Sample`]. A file that is broken
 //! or lacks a column is an error; a row that cannot be used is counted in the [`Report`], with its place. [`Order`] says
 //! which sample is next, [`pack`] which sequences go together.
+//!
+//! ```no_run
+//! use rollforge::{data::{self, DataConfig, SftSample, TextEncoder}, model::Model};
+//!
+//! let model = Model::open("base".as_ref())?;
+//! let config = DataConfig::new(vec!["train.jsonl".into()]);
+//! let template = model.chat_template.as_ref();
+//! let encoder = TextEncoder::new(&config, model.tokenizer()?, template, &model.generation)?;
+//! let loaded = data::load_train::<SftSample>(&config, &encoder)?;
+//! println!("{}: {} tokens", loaded.report, loaded.samples[0].tokens.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod chat;
 mod columns;

@@ -47,6 +47,7 @@ mod tests {
     #[test]
     fn each_sequence_goes_into_the_fullest_bin_with_room() {
         assert_eq!(pack(&[6, 5, 3, 4], 9), [vec![0, 2], vec![1, 3]]);
+        assert_eq!(pack(&[6, 5, 3], 9), [vec![0, 2], vec![1]]);
         assert_eq!(pack(&[4, 4, 4, 4], 8), [vec![0, 1], vec![2, 3]]);
     }
 

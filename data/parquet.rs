@@ -191,12 +191,10 @@ mod tests {
         let whole = std::fs::read(example(folder.path())).unwrap();
         let path = folder.path().join("flipped.parquet");
         for at in 0..whole.len() {
-            for flip in [0xff] {
-                let mut bytes = whole.clone();
-                bytes[at] ^= flip;
-                std::fs::write(&path, &bytes).unwrap();
-                let _ = read(&path, 100);
-            }
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            std::fs::write(&path, &bytes).unwrap();
+            let _ = read(&path, 100);
         }
     }
 }

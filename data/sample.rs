@@ -54,7 +54,8 @@ pub struct PromptSample {
 pub struct SftSample {
     /// Prompt and completion.
     pub tokens: Vec<u32>,
-    /// Whether each token belongs to a completion or an assistant's turn; of plain `text` all do but a leading BOS.
+    /// Whether each token belongs to a completion or an assistant's turn; of plain `text` all do but a leading BOS, and
+    /// all do where the configuration says `completion_only = false`.
     pub loss_mask: Vec<bool>,
 }
 
@@ -144,8 +145,11 @@ impl Sample for SftSample {
                 encoder.text(&[Piece { text: row.take_text(text)?, trained: true }])?
             }
             SftLayout::Messages(messages) => {
-                let messages = row.take_messages(messages)?;
-                encoder.conversation(chat::assistant_turns(encoder.template()?, &messages)?)?
+                let (messages, template) = (row.take_messages(messages)?, encoder.template()?);
+                encoder.conversation(match encoder.completion_only() {
+                    true => chat::assistant_turns(template, &messages)?,
+                    false => chat::whole(template, &messages)?,
+                })?
             }
             SftLayout::Completion(prompt, completion) => {
                 let (prompt, completion) =
@@ -153,6 +157,9 @@ impl Sample for SftSample {
                 completed(prompt, completion, encoder)?
             }
         };
+        if !encoder.completion_only() {
+            tokens.mask.fill(true);
+        }
         let fit = encoder.fit(&mut tokens)?;
         // The first token has nothing before it to be predicted from.
         if !tokens.mask.iter().skip(1).any(|&trained| trained) {

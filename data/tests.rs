@@ -146,6 +146,19 @@ fn conversations_are_trained_on_the_assistants_turns() {
 }
 
 #[test]
+fn prompts_are_trained_on_where_that_is_asked_for() {
+    let mut files = Files::new(r#"{"prompt": "hi ", "completion": "you"}"#);
+    files.config.completion_only = false;
+    assert_eq!(shown(&files.samples()[0]), "[<s>hi you</s>]");
+    let forgetful =
+        "{% for m in messages %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}";
+    let rows = r#"{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "yz"}]}"#;
+    let mut files = Files::chat(rows, forgetful);
+    files.config.completion_only = false;
+    assert_eq!(shown(&files.samples()[0]), "[yz</s>]");
+}
+
+#[test]
 fn a_conversational_prompt_has_the_tokens_it_has_when_it_is_completed() {
     let rows = r#"{"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "yo"}]}
 {"prompt": [{"role": "user", "content": "hi"}], "completion": "yo"}

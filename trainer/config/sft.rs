@@ -17,8 +17,6 @@ pub struct SftOptions {
     pub batch_size: usize,
     /// Tokens of one forward pass; a longer sequence goes alone. Affects memory and speed, not the result. Default 8192.
     pub micro_batch_tokens: usize,
-    /// Train on completions (or the assistant's turns) only, not on prompts. Default true.
-    pub completion_only: bool,
     /// Fill forward passes with sequences of any length rather than with similar ones. Affects speed, not the result.
     /// Default true.
     pub packing: bool,
@@ -35,7 +33,6 @@ impl Default for SftOptions {
             max_steps: 0,
             batch_size: 128,
             micro_batch_tokens: 8192,
-            completion_only: true,
             packing: true,
             loss_normalization: Normalization::TokenMean,
             eval_every: 0,
