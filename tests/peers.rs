@@ -219,7 +219,7 @@ fn chats(model: &Model) -> Vec<Value> {
     let message =
         |role: &str, content: &str| Message { role: role.into(), content: content.into() };
     let messages =
-        vec![message("user", " How is the soup? "), message("assistant", "Good — très bon.")];
+        [message("user", " How is the soup? "), message("assistant", "Good — très bon.")];
     let render = |(messages, add_generation_prompt): (&[Message], bool)| {
         let options = ChatOptions { add_generation_prompt, ..ChatOptions::default() };
         json!({

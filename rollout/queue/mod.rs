@@ -4,7 +4,7 @@
 //! issuer gets a [`Permit`], and there are never more of them than
 //!
 //! ```text
-//! issued <= (max_staleness + iteration + 1) * batch        (AReaL, arXiv 2505.24298, section 5.1)
+//! issued <= (max_staleness + iteration + 1) * batch        (AReaL, arXiv 2505.24298, on staleness-aware training)
 //! ```
 //!
 //! dropped permits not counted. The trainer takes one batch per iteration and refits at most once in each, so whatever
