@@ -2,6 +2,8 @@
 //!
 //! Without a model directory it babbles with a tiny random model whose tokens are bytes.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::io::Write;
 
 use rollforge::engine::{Engine, EngineModel, Error, Request, SamplingParams, StreamEvent};

@@ -1,5 +1,7 @@
 //! The embedded API over the CPU transformer, as a user of the crate sees it.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+
 use rollforge::{
     engine::{
         BackendKind, Engine, EngineConfig, EngineModel, Error, RefitMode, Request, SamplingParams,

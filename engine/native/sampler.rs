@@ -232,14 +232,20 @@ fn walk(ids: impl Iterator<Item = u32>, weights: &[f32], mut target: f64) -> u32
 /// Returns the most likely id, the lowest among equals, and its logit; `None` when a logit is not a number, infinite, or
 /// every one is minus infinity.
 fn most_likely(logits: &[f32]) -> Option<(u32, f32)> {
-    // A NaN or an infinity makes the sum of `logit * 0` NaN; minus infinity is a forbidden token and is left out.
-    let mut max = f32::NEG_INFINITY;
-    let mut poison = 0.0;
-    for &logit in logits {
-        max = if logit > max { logit } else { max };
-        poison += if logit == f32::NEG_INFINITY { 0.0 } else { logit * 0.0 };
+    // In eight lanes, so that it vectorises. Minus infinity is a forbidden token, and fine.
+    let (chunks, rest) = logits.as_chunks::<8>();
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let mut bad = [false; 8];
+    let mut look = |lane: usize, logit: f32| {
+        lanes[lane] = if logit > lanes[lane] { logit } else { lanes[lane] };
+        bad[lane] |= logit.is_nan() | (logit == f32::INFINITY);
+    };
+    for chunk in chunks {
+        (0..8).for_each(|lane| look(lane, chunk[lane]));
     }
-    if poison.is_nan() || max == f32::NEG_INFINITY {
+    rest.iter().for_each(|&logit| look(0, logit));
+    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    if bad.contains(&true) || max == f32::NEG_INFINITY {
         return None;
     }
     logits.iter().position(|&logit| logit == max).map(|id| (id as u32, max))

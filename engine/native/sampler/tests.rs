@@ -157,6 +157,18 @@ fn a_forbidden_token_never_comes_and_the_rest_is_renormalised() {
 
 #[test]
 fn logits_that_are_not_finite_are_refused() {
+    // Wherever they are: in a whole vector of eight or in the rest.
+    for place in 0..19 {
+        let mut logits = [-1.0; 19];
+        logits[place] = 2.0;
+        assert_eq!(most_likely(&logits), Some((place as u32, 2.0)));
+        logits[place] = f32::NEG_INFINITY;
+        assert_eq!(most_likely(&logits), Some((u32::from(place == 0), -1.0)));
+        for bad in [f32::NAN, f32::INFINITY] {
+            logits[place] = bad;
+            assert_eq!(most_likely(&logits), None);
+        }
+    }
     for bad in [f32::NAN, f32::INFINITY] {
         let logits = [0.0, bad, 1.0];
         let sampling = SamplingParams::default();
