@@ -27,7 +27,8 @@ pub struct ModelOptions {
     /// Where.
     pub device: Device,
     /// The format of the forward and backward pass: f32 or bf16. Master weights, gradients summed over micro-batches,
-    /// soft-maxes and reductions are f32 in any case.
+    /// soft-maxes and reductions are f32 in any case. libtorch computes bf16 many times slower than f32 on a CPU without
+    /// AVX-512.
     pub compute: Dtype,
     /// Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more work.
     pub activation_checkpointing: bool,
