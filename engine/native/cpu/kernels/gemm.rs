@@ -114,8 +114,14 @@ fn tile<P: Product, const R: usize, const C: usize>(
     n: usize,
 ) {
     let depth = gemm.depth;
-    let x: [&[f32]; R] = std::array::from_fn(|i| &gemm.x[(m + i) * depth..][..depth]);
-    let w: [&[P::Weight]; C] = std::array::from_fn(|j| &gemm.w[(n + j) * depth..][..depth]);
+    let mut x: [&[f32]; R] = [&[]; R];
+    let mut w: [&[P::Weight]; C] = [&[]; C];
+    for i in 0..R {
+        x[i] = &gemm.x[(m + i) * depth..][..depth];
+    }
+    for j in 0..C {
+        w[j] = &gemm.w[(n + j) * depth..][..depth];
+    }
     let sums = dots(product, x, w);
     for (i, sums) in sums.iter().enumerate() {
         let start = (m + i) * gemm.out.stride + gemm.out.first + n;
@@ -139,17 +145,38 @@ pub(crate) fn dots<P: Product, const R: usize, const C: usize>(
     let mut sums = [[simd.splat(0.0); C]; R];
     let steps = chunks::<f32, P::XChunk>(x[0]).len();
     // Cut to the same length, so that the loop needs no bounds checks.
-    let xs: [&[P::XChunk]; R] = std::array::from_fn(|i| &chunks(x[i])[..steps]);
-    let ws: [&[P::WChunk]; C] = std::array::from_fn(|j| &chunks(w[j])[..steps]);
+    let mut xs: [&[P::XChunk]; R] = [&[]; R];
+    let mut ws: [&[P::WChunk]; C] = [&[]; C];
+    for i in 0..R {
+        xs[i] = &chunks(x[i])[..steps];
+    }
+    for j in 0..C {
+        ws[j] = &chunks(w[j])[..steps];
+    }
     for k in 0..steps {
-        let mut step = [product.x(&xs[0][k]); R];
-        for i in 1..R {
-            step[i] = product.x(&xs[i][k]);
-        }
-        for j in 0..C {
-            let weights = product.w(&ws[j][k]);
+        // The side with fewer vectors stays in registers, the other passes by: beside the sums there is no room for
+        // both.
+        if R <= C {
+            let mut held = [product.x(&xs[0][k]); R];
+            for i in 1..R {
+                held[i] = product.x(&xs[i][k]);
+            }
+            for j in 0..C {
+                let passing = product.w(&ws[j][k]);
+                for i in 0..R {
+                    sums[i][j] = product.mul_add(held[i], passing, sums[i][j]);
+                }
+            }
+        } else {
+            let mut held = [product.w(&ws[0][k]); C];
+            for j in 1..C {
+                held[j] = product.w(&ws[j][k]);
+            }
             for i in 0..R {
-                sums[i][j] = product.mul_add(step[i], weights, sums[i][j]);
+                let passing = product.x(&xs[i][k]);
+                for j in 0..C {
+                    sums[i][j] = product.mul_add(passing, held[j], sums[i][j]);
+                }
             }
         }
     }

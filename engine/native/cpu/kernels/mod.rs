@@ -13,6 +13,8 @@ mod linear;
 mod pointwise;
 mod portable;
 mod simd;
+#[cfg(test)]
+mod tests;
 
 use half::bf16;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,117 @@
+//! Every instruction set against plain sums in f64, on shapes that no register divides.
+
+use half::bf16;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    simd::{Simd, chunks, chunks_mut, padded, unpad},
+    *,
+};
+use crate::ffi::team::Team;
+
+/// Returns every set this processor has.
+fn sets() -> Vec<Kernels> {
+    let choices = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
+    let sets: Vec<_> = choices.into_iter().filter_map(Kernels::select).collect();
+    println!("this processor runs {:?}", sets.iter().map(|set| set.name()).collect::<Vec<_>>());
+    sets
+}
+
+fn random(count: usize, seed: u64) -> Vec<f32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    // Numbers that bf16 holds exactly, so that one expectation serves both formats.
+    (0..count).map(|_| bf16::from_f32(random.random::<f32>() * 2.0 - 1.0).to_f32()).collect()
+}
+
+/// Returns `x Wᵀ + bias` and, per output, the sum of magnitudes that errors are relative to.
+fn expected(x: &[f32], w: &[f32], bias: &[f32], depth: usize) -> Vec<(f64, f64)> {
+    let mut out = Vec::new();
+    for x in x.chunks_exact(depth) {
+        for (w, bias) in w.chunks_exact(depth).zip(bias) {
+            let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let magnitude: f64 = products.clone().map(f64::abs).sum();
+            out.push((products.sum::<f64>() + f64::from(*bias), magnitude + 1.0));
+        }
+    }
+    out
+}
+
+#[test]
+fn linear_layers_agree_with_f64_to_1e_6_of_their_magnitude_on_awkward_shapes() {
+    let mut team = Team::new(2).unwrap();
+    for (rows, depth, outputs) in
+        (1..10).flat_map(|rows| [(rows, 1, 5), (rows, 31, 27), (rows, 32, 48), (rows, 75, 101)])
+    {
+        let (x, w) = (random(rows * depth, 1), random(outputs * depth, 2));
+        let bias = random(outputs, 3);
+        let halves: Vec<bf16> = w.iter().map(|x| bf16::from_f32(*x)).collect();
+        let expected = expected(&x, &w, &bias, depth);
+        for set in sets() {
+            for weight in [Values::F32(&w), Values::Bf16(&halves)] {
+                let layers = [Linear { weight, bias: Some(Values::F32(&bias)) }];
+                let mut out = vec![0.5; rows * outputs];
+                let linears = Linears { x: &x, depth, layers: &layers, add: true };
+                set.linears(&mut team, &linears, &mut out);
+                for (out, (sum, magnitude)) in out.iter().zip(&expected) {
+                    let off = (f64::from(*out) - 0.5 - sum).abs() / magnitude;
+                    assert!(off < 1e-6, "{} {rows}x{depth}x{outputs}: {off:e}", set.name());
+                }
+            }
+        }
+    }
+}
+
+struct Exp<'a>(&'a mut [f32]);
+
+impl Op for Exp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Set>(self, set: K) {
+        let simd = set.simd();
+        let rest = padded::<f32, <K::Simd as Simd>::Chunk>(self.0);
+        for chunk in chunks_mut::<f32, <K::Simd as Simd>::Chunk>(self.0) {
+            simd.store(pointwise::exp(simd, simd.load(chunk)), chunk);
+        }
+        if let Some(mut rest) = rest {
+            simd.store(pointwise::exp(simd, simd.load(&rest)), &mut rest);
+            unpad(&rest, self.0);
+        }
+    }
+}
+
+#[test]
+fn exponentials_agree_with_f64_to_3e_7_and_pass_on_what_is_not_a_number() {
+    let inputs: Vec<f32> = (-8_700..8_800).map(|i| i as f32 / 100.0).collect();
+    for set in sets() {
+        let mut outputs = inputs.clone();
+        set.run(Exp(&mut outputs));
+        for (x, y) in inputs.iter().zip(&outputs) {
+            let off = (f64::from(*y) / f64::from(*x).exp() - 1.0).abs();
+            assert!(off < 3e-7, "{}: e^{x} is off by {off:e}", set.name());
+        }
+        let mut odd = [f32::NAN, 0.0, f32::NEG_INFINITY];
+        set.run(Exp(&mut odd));
+        assert!(odd[0].is_nan() && odd[1] == 1.0 && odd[2] < 1e-37, "{}: {odd:?}", set.name());
+    }
+}
+
+#[test]
+fn rounding_to_bf16_is_that_of_the_half_crate() {
+    let mut numbers: Vec<f32> = (0..60_000u32).map(|i| f32::from_bits(i * 71_567)).collect();
+    numbers.retain(|x| !x.is_nan());
+    let expected: Vec<f32> = numbers.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+    pointwise::round_to_bf16(&mut numbers);
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn the_end_after_the_last_whole_chunk_is_padded_with_zeros_and_put_back() {
+    let mut numbers = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+    assert_eq!(chunks::<f32, [f32; 4]>(&numbers), [[1.0, 2.0, 3.0, 4.0]]);
+    assert_eq!(padded::<f32, [f32; 4]>(&numbers), Some([5.0, 6.0, 0.0, 0.0]));
+    assert_eq!(padded::<f32, [f32; 3]>(&numbers), None);
+    unpad(&[7.0f32, 8.0, 9.0, 9.0], &mut numbers);
+    assert_eq!(numbers, [1.0, 2.0, 3.0, 4.0, 7.0, 8.0]);
+}
