@@ -1,5 +1,7 @@
 //! The engine's forward pass against what transformers computed (`tests/golden/README.md`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -116,11 +116,11 @@ fn tile<P: Product, const R: usize, const C: usize>(
     let depth = gemm.depth;
     let mut x: [&[f32]; R] = [&[]; R];
     let mut w: [&[P::Weight]; C] = [&[]; C];
-    for i in 0..R {
-        x[i] = &gemm.x[(m + i) * depth..][..depth];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = &gemm.x[(m + i) * depth..][..depth];
     }
-    for j in 0..C {
-        w[j] = &gemm.w[(n + j) * depth..][..depth];
+    for (j, w) in w.iter_mut().enumerate() {
+        *w = &gemm.w[(n + j) * depth..][..depth];
     }
     let sums = dots(product, x, w);
     for (i, sums) in sums.iter().enumerate() {
