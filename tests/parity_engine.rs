@@ -1,6 +1,6 @@
 //! The engine's forward pass against what transformers computed (`tests/golden/README.md`).
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
     fs,
