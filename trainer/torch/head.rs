@@ -11,7 +11,7 @@ use super::{
 use crate::trainer::learner::{Entropy, LogprobOptions};
 
 /// Logits held at a time: 128 MiB in f32. More rows are computed chunk by chunk.
-const MAX_LOGITS: usize = 1 << 25;
+pub(super) const MAX_LOGITS: usize = 1 << 25;
 
 /// [`TokenLogprobs`](crate::trainer::learner::TokenLogprobs) as tensors, perhaps with a graph behind them.
 #[derive(Debug)]
@@ -27,13 +27,15 @@ pub(super) struct Outputs {
 pub(super) struct HeadLayer {
     pub(super) norm: Norm,
     pub(super) project: Linear,
+    /// Logits held at a time: [`MAX_LOGITS`].
+    pub(super) max_logits: usize,
 }
 
 impl HeadLayer {
     /// Splits rows so that no part has more logits than fit.
     pub(super) fn chunks(&self, rows: usize) -> Vec<Range<usize>> {
         let vocab = self.project.weight.size()[0] as usize;
-        let step = (MAX_LOGITS / vocab.max(1)).max(1);
+        let step = (self.max_logits / vocab.max(1)).max(1);
         (0..rows).step_by(step).map(|start| start..rows.min(start + step)).collect()
     }
 

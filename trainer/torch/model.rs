@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::{
     Error, Result,
     attention::{Attention, Shape},
-    head::{HeadLayer, check, to_host},
+    head::{HeadLayer, MAX_LOGITS, check, to_host},
     layer::{Layer, Linear, Norm},
     libtorch,
     packed::{Packed, Rows, indices},
@@ -254,6 +254,7 @@ impl Build<'_> {
             Head::LanguageModel => "lm_head",
             Head::Score => "score",
         };
-        Ok(HeadLayer { norm: self.norm("model.norm")?, project: self.linear(project)? })
+        let (norm, project) = (self.norm("model.norm")?, self.linear(project)?);
+        Ok(HeadLayer { norm, project, max_logits: MAX_LOGITS })
     }
 }

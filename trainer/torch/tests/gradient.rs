@@ -186,3 +186,20 @@ fn a_frozen_model_is_not_trained() {
     let error = model.train_logprobs(&batch, &TRAIN, |outputs| token_loss(outputs).1).unwrap_err();
     assert_eq!(error.to_string(), "model must be loaded for training, got a frozen one");
 }
+
+#[test]
+fn logits_in_chunks_give_the_same_gradient() {
+    let spec = testing::spec();
+    let batch = testing::batch(&spec);
+    let (mut whole, mut chunked) = (
+        testing::model(&spec, ModelOptions::default()),
+        testing::model(&spec, ModelOptions::default()),
+    );
+    chunked.head.max_logits = 3 * spec.vocab_size; // does not divide the number of rows
+    assert!(chunked.head.chunks(batch.selected.len()).len() > 1 && batch.selected.len() % 3 != 0);
+    assert!((loss(&whole, &batch) - loss(&chunked, &batch)).abs() < 1e-6);
+    train(&mut whole, &batch);
+    train(&mut chunked, &batch);
+    let distance = distance(&chunked.gradient().unwrap(), &whole.gradient().unwrap());
+    assert!(distance < 1e-5, "{distance}");
+}
