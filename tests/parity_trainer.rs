@@ -1,5 +1,6 @@
 //! The trainer's forward pass and gradients against those of `transformers`, on models of every family.
 #![cfg(feature = "libtorch")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
