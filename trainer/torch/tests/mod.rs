@@ -1,5 +1,6 @@
 //! What the parts must do together.
 
+mod algorithms;
 mod export;
 mod gradient;
 mod optimizer;
