@@ -1,13 +1,45 @@
 //! The loops: the only place that sees engine and trainer together.
+//!
+//! [`sft`], [`reward_model`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
+#[cfg(feature = "libtorch")]
+mod batches;
 pub mod demo;
 mod directory;
+#[cfg(feature = "libtorch")]
+mod generator;
+mod latest;
 pub mod machine;
 mod metrics;
+#[cfg(feature = "libtorch")]
+mod models;
 mod observer;
+#[cfg(feature = "libtorch")]
+mod ppo;
 mod progress;
+#[cfg(feature = "libtorch")]
+mod reward;
+#[cfg(feature = "libtorch")]
+mod reward_model;
+#[cfg(feature = "libtorch")]
+mod samples;
+#[cfg(feature = "libtorch")]
+mod session;
+#[cfg(feature = "libtorch")]
+mod sft;
+#[cfg(feature = "libtorch")]
+mod stopwatch;
 
 pub use directory::{DirectoryError, RunDirectory};
+pub use latest::model_directory;
 pub use metrics::Metrics;
 pub use observer::{Observer, Silent};
+#[cfg(feature = "libtorch")]
+pub use ppo::{PpoOutcome, ppo};
 pub use progress::Progress;
+#[cfg(feature = "libtorch")]
+pub use reward_model::{RewardModelOutcome, reward_model};
+#[cfg(feature = "libtorch")]
+pub use session::Launch;
+#[cfg(feature = "libtorch")]
+pub use sft::{SftOutcome, sft};

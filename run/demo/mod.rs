@@ -10,11 +10,15 @@ mod judge;
 #[rustfmt::skip]
 mod lexicon;
 mod patterns;
+#[cfg(feature = "libtorch")]
+mod pipeline;
 
 use serde::{Deserialize, Serialize};
 
 pub use dataset::{DemoData, Sizes};
 pub use grammar::{Grammar, Opening, Review, WORDS};
+#[cfg(feature = "libtorch")]
+pub use pipeline::{Continuation, DemoOptions, DemoReport, Thresholds, demo};
 pub use judge::{Judge, Summary, Verdict, distinct_2};
 
 /// What a review says of its product, on the whole.

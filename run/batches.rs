@@ -1,0 +1,53 @@
+//! Which samples make up each optimizer step.
+
+use crate::data::{DataConfig, Order};
+
+/// Deals samples into optimizer steps. No step mixes epochs: an epoch's last one holds what is left.
+pub(super) struct Batches {
+    order: Order,
+    samples: usize,
+    batch_size: usize,
+}
+
+impl Batches {
+    /// Prepares to deal `samples` samples.
+    pub(super) fn new(data: &DataConfig, seed: u64, samples: usize, batch_size: usize) -> Self {
+        Self { order: order(data, seed, samples), samples, batch_size }
+    }
+
+    /// Returns how many optimizer steps a run takes: all epochs, or `max_steps` where that is given and comes first.
+    pub(super) fn total(&self, epochs: usize, max_steps: u64) -> u64 {
+        let all = self.samples.div_ceil(self.batch_size) as u64 * epochs as u64;
+        if max_steps > 0 { all.min(max_steps) } else { all }
+    }
+
+    /// Returns the indices of the next step's samples.
+    pub(super) fn deal(&mut self) -> Vec<usize> {
+        let left = self.samples - self.order.cursor().index;
+        self.order.by_ref().take(left.min(self.batch_size)).collect()
+    }
+}
+
+/// Returns the order that the data section asks for.
+pub(super) fn order(data: &DataConfig, seed: u64, samples: usize) -> Order {
+    if data.shuffle { Order::shuffled(samples, seed) } else { Order::sequential(samples) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_uses_every_sample_once_and_ends_with_the_rest() {
+        let data = DataConfig::new(vec![]);
+        let mut batches = Batches::new(&data, 3, 10, 4);
+        assert_eq!((batches.total(2, 0), batches.total(2, 5), batches.total(1, 9)), (6, 5, 3));
+        for _ in 0..2 {
+            let dealt: Vec<Vec<usize>> = (0..3).map(|_| batches.deal()).collect();
+            assert_eq!(dealt.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+            let mut all = dealt.concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..10).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The engine's side of a run: prompts in, answered prompts into the queue, for as long as the trainer lets them in.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+
+use crate::{
+    data::{Order, PromptSample},
+    engine::{Engine, Request, SamplingParams},
+    rollout::{Issuer, Permit, Prompt, PromptId, QueueError, Rollout},
+};
+
+/// A prompt with all its samples.
+pub(super) struct Answered {
+    /// Which of the run's prompts.
+    pub(super) prompt: usize,
+    /// Its samples, in order.
+    pub(super) rollouts: Vec<Rollout>,
+}
+
+/// Sends prompts to the engine and answers to the queue.
+pub(super) struct Generator<'a> {
+    pub(super) engine: Engine,
+    pub(super) issuer: Issuer<Answered>,
+    pub(super) prompts: &'a [PromptSample],
+    pub(super) order: Order,
+    pub(super) sampling: Arc<SamplingParams>,
+}
+
+impl Generator<'_> {
+    /// Works until the consumer of the queue is gone. How far it runs ahead is up to the queue's permits.
+    ///
+    /// # Errors
+    /// When the engine cannot answer, or the trainer lets nothing in until the deadline.
+    pub(super) fn run(mut self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(async {
+            let mut answers = JoinSet::new();
+            loop {
+                tokio::select! {
+                    permit = self.issuer.issue() => match permit {
+                        Ok(permit) => drop(answers.spawn(self.answer(permit))),
+                        Err(QueueError::TrainerGone { .. }) => return Ok(()),
+                        Err(error) => return Err(error.into()),
+                    },
+                    Some(answer) = answers.join_next() => match answer.context("a generation task ended")? {
+                        Err(error) if is_over(&error) => return Ok(()),
+                        done => done?,
+                    },
+                }
+            }
+        })
+    }
+
+    /// Answers the next prompt, on the way into the queue.
+    fn answer(&mut self, permit: Permit<Answered>) -> impl Future<Output = Result<()>> + use<> {
+        let prompt = self.order.next().expect("the order of prompts has no end");
+        let engine = self.engine.clone();
+        let request = Request {
+            // The ticket makes each visit of a prompt another one: it is part of the sampling key.
+            prompt: Prompt {
+                id: PromptId(permit.ticket().0),
+                tokens: self.prompts[prompt].tokens.clone(),
+            },
+            sampling: self.sampling.clone(),
+        };
+        async move {
+            let rollouts = engine.generate(request).await?;
+            Ok(permit.push(Answered { prompt, rollouts })?)
+        }
+    }
+}
+
+/// Says whether an error only means that the trainer has all it wants.
+fn is_over(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(QueueError::TrainerGone { .. }))
+}

@@ -1,0 +1,230 @@
+//! The loop of PPO: generate, score, update, refit.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+
+use super::{
+    Launch, Metrics, RunDirectory,
+    batches::order,
+    generator::{Answered, Generator},
+    models::{self, Wanted},
+    reward::RewardSource,
+    samples::{self, Samples},
+    session::Session,
+    stopwatch::Stopwatch,
+};
+use crate::{
+    config::{PpoConfig, RewardConfig},
+    data::PromptSample,
+    engine::{Engine, EngineModel, RefitMode, RefitReport},
+    model::Model,
+    rollout::{Consumer, Dtype, QueueOptions, Rollout, WeightVersion, queue},
+    trainer::{
+        config::ValueInit,
+        learner::LanguageModel,
+        ppo::{Ppo, PpoModels, PpoSetup},
+        reward::Reward,
+        torch::{LearningModel, ModelOptions},
+    },
+};
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct PpoOutcome {
+    /// The policy's model directory that was written last.
+    pub policy: PathBuf,
+    /// Metrics of each iteration, from the first.
+    pub iterations: Vec<Metrics>,
+}
+
+/// Trains a policy against a reward and writes it into the run directory, with its critic.
+///
+/// # Errors
+/// As [`super::sft`]; and when engine or reward fail on the way.
+pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
+    RunDirectory::check(&config.output_dir, launch.clean)?;
+    models::use_threads(config.threads)?;
+    let base = models::open(&config.model.path)?;
+    let Samples { train: prompts, .. } = samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
+    let reward = RewardSource::open(config, &base)?;
+    let trainer = trainer(config, &base)?;
+    let engine = engine(config, &base, &trainer)?;
+    let session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+
+    let (issuer, consumer) = queue(QueueOptions {
+        batch: config.ppo.prompts_per_iteration,
+        deadline: Duration::from_secs_f64(config.engine.deadline_seconds),
+        ..QueueOptions::default()
+    });
+    let generator = Generator {
+        engine: engine.clone(),
+        issuer,
+        prompts: &prompts,
+        order: order(&config.data, config.seed, prompts.len()),
+        sampling: Arc::new(config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32)),
+    };
+    let run = PpoRun { config, base: &base, prompts: &prompts, reward, trainer, engine, consumer, session };
+    thread::scope(|scope| {
+        let generator = scope.spawn(|| generator.run());
+        // Whichever way this ends, its end of the queue goes with it, and the generator notices.
+        let outcome = run.run();
+        let generated = generator.join().map_err(|_| anyhow!("the generator thread panicked"))?;
+        // Where the generator failed, the trainer can only say that nothing came.
+        generated.and(outcome)
+    })
+}
+
+/// A run under way.
+struct PpoRun<'a> {
+    config: &'a PpoConfig,
+    base: &'a Model,
+    prompts: &'a [PromptSample],
+    reward: RewardSource,
+    trainer: Ppo<LearningModel, LearningModel>,
+    engine: Engine,
+    consumer: Consumer<Answered>,
+    session: Session<'a>,
+}
+
+impl PpoRun<'_> {
+    fn run(mut self) -> Result<PpoOutcome> {
+        let mut outcome = PpoOutcome { policy: PathBuf::new(), iterations: Vec::new() };
+        for iteration in 1..=self.config.ppo.iterations {
+            let metrics = self.iterate(iteration)?;
+            self.session.report(iteration, &metrics)?;
+            outcome.iterations.push(metrics);
+            if self.session.saves(iteration) {
+                outcome.policy = self.save(iteration)?;
+            }
+        }
+        self.session.observer.finish();
+        Ok(outcome)
+    }
+
+    /// Does one iteration of the algorithm box.
+    fn iterate(&mut self, iteration: u64) -> Result<Metrics> {
+        let mut watch = Stopwatch::start();
+        let before = self.engine.stats();
+        let answered = self.consumer.take()?;
+        let generated = self.engine.stats();
+        watch.lap("timing_s/gen");
+        let rewards = self.reward.score(&answered, self.prompts)?;
+        watch.lap("timing_s/reward");
+        let rollouts: Vec<Rollout> = answered.iter().flat_map(|one| one.rollouts.iter().cloned()).collect();
+        let trajectories = self.trainer.score(&rollouts, &rewards)?;
+        watch.lap("timing_s/score");
+        let stats = self.trainer.update(&trajectories)?;
+        watch.lap("timing_s/update");
+        let refit = self.refit()?;
+        watch.lap("timing_s/update_weights");
+        self.consumer.advance(refit.version);
+
+        self.write_samples(iteration, &rollouts, &rewards)?;
+        let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
+        let busy = generated.busy_seconds - before.busy_seconds;
+        let mut metrics = Metrics::from_iter(trajectories.stats.metrics());
+        metrics.extend(Metrics::from_iter(stats.metrics()));
+        metrics.set("sync/seconds", refit.seconds);
+        metrics.set("sync/bytes", refit.bytes as f64);
+        metrics.set("sync/version", refit.version.0 as f64);
+        metrics.set("perf/generated_tokens", tokens as f64);
+        metrics.set("perf/generation_tokens_per_s", tokens as f64 / busy.max(1e-9));
+        metrics.set("perf/throughput", tokens as f64 / watch.total());
+        metrics.extend(watch.metrics("timing_s/step"));
+        Ok(metrics)
+    }
+
+    /// Lets the engine see the policy as it now is: by alias, so without copying a byte, on the host.
+    fn refit(&mut self) -> Result<RefitReport> {
+        let version = self.consumer.version().next();
+        let weights = self.trainer.policy().model.weights(version, engine_dtype(self.config))?;
+        Ok(self.engine.blocking().refit(&weights, RefitMode::Alias)?)
+    }
+
+    fn write_samples(&self, iteration: u64, rollouts: &[Rollout], rewards: &[Reward]) -> Result<()> {
+        let row = |(rollout, reward): (&Rollout, &Reward)| -> Result<SampleRow> {
+            let tokenizer = self.base.tokenizer()?;
+            Ok(SampleRow {
+                prompt: tokenizer.decode(rollout.prompt.tokens.ids(), false)?,
+                completion: tokenizer.decode(&rollout.completion, true)?,
+                score: reward.score(),
+                tokens: rollout.completion.len(),
+                ended: rollout.stop.is_end(),
+            })
+        };
+        self.session.samples(iteration, |most| rollouts.iter().zip(rewards).take(most).map(row).collect())
+    }
+
+    fn save(&mut self, iteration: u64) -> Result<PathBuf> {
+        let (trainer, base) = (&self.trainer, self.base);
+        let checkpoint = self.session.save(iteration, |dir| {
+            models::save(&dir.join("policy"), trainer.policy().model, base, &[])?;
+            models::save(&dir.join("value"), trainer.critic().model, base, &[])
+        })?;
+        Ok(checkpoint.join("policy"))
+    }
+}
+
+/// One completion of `samples/iteration_N.jsonl`.
+#[derive(Serialize)]
+struct SampleRow {
+    prompt: String,
+    completion: String,
+    score: f32,
+    tokens: usize,
+    ended: bool,
+}
+
+/// Loads policy, reference and critic.
+fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, LearningModel>> {
+    let options = models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
+    let learner = |opened: &Model, wanted| models::learner(opened, wanted, &options, &config.optimizer);
+    let policy = learner(base, Wanted::LanguageModel)?;
+    // Without a penalty nobody asks the reference.
+    let reference = match config.ppo.kl_coef > 0.0 {
+        true => Some(reference(config, base, &options)?),
+        false => None,
+    };
+    let critic = match (config.ppo.value_init, &config.reward) {
+        (ValueInit::RewardModel, RewardConfig::Model { path }) => learner(&models::open(path)?, Wanted::ZeroScore)?,
+        _ => learner(base, Wanted::ZeroScore)?,
+    };
+    let setup = PpoSetup {
+        options: config.ppo.clone(),
+        optimizer: config.optimizer.clone(),
+        schedule: config.schedule.clone(),
+        temperature: config.sampling.temperature.into(),
+        seed: config.seed,
+    };
+    Ok(Ppo::new(PpoModels { policy, reference, critic }, setup)?)
+}
+
+/// Loads what the KL is taken against.
+fn reference(config: &PpoConfig, base: &Model, options: &ModelOptions) -> Result<Box<dyn LanguageModel + Send>> {
+    let opened = models::open(config.model.reference.as_ref().unwrap_or(&config.model.path))?;
+    models::same_tokens(base, &opened)?;
+    let frozen = ModelOptions { frozen: true, ..*options };
+    Ok(Box::new(models::load(&opened, Wanted::LanguageModel, &frozen)?))
+}
+
+/// Starts an engine over the policy's own weights.
+fn engine(config: &PpoConfig, base: &Model, trainer: &Ppo<LearningModel, LearningModel>) -> Result<Engine> {
+    let policy = trainer.policy().model;
+    let dtype = engine_dtype(config);
+    let mut spec = policy.spec().clone();
+    spec.dtype = dtype;
+    let model = EngineModel {
+        spec,
+        weights: policy.weights(WeightVersion(0), dtype)?,
+        eos: base.generation.eos_token_ids.clone(),
+        tokenizer: base.tokenizer.clone(),
+    };
+    Ok(Engine::builder().config(config.engine.clone()).model(model).build()?)
+}
+
+/// The engine computes in the format the trainer computes in, unless told otherwise.
+fn engine_dtype(config: &PpoConfig) -> Dtype {
+    config.engine.dtype.resolve(config.model.dtype.into())
+}
