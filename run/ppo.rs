@@ -77,7 +77,7 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
 }
 
 /// A run under way.
-struct PpoRun<'a> {
+struct PpoRun<'a, 'o> {
     config: &'a PpoConfig,
     base: &'a Model,
     prompts: &'a [PromptSample],
@@ -85,10 +85,10 @@ struct PpoRun<'a> {
     trainer: Ppo<LearningModel, LearningModel>,
     engine: Engine,
     consumer: Consumer<Answered>,
-    session: Session<'a>,
+    session: Session<'o>,
 }
 
-impl PpoRun<'_> {
+impl PpoRun<'_, '_> {
     fn run(mut self) -> Result<PpoOutcome> {
         let mut outcome = PpoOutcome { policy: PathBuf::new(), iterations: Vec::new() };
         for iteration in 1..=self.config.ppo.iterations {
@@ -160,8 +160,8 @@ impl PpoRun<'_> {
     fn save(&mut self, iteration: u64) -> Result<PathBuf> {
         let (trainer, base) = (&self.trainer, self.base);
         let checkpoint = self.session.save(iteration, |dir| {
-            models::save(&dir.join("policy"), trainer.policy().model, base, &[])?;
-            models::save(&dir.join("value"), trainer.critic().model, base, &[])
+            models::save(&dir.join("policy"), &trainer.policy().model, base, &[])?;
+            models::save(&dir.join("value"), &trainer.critic().model, base, &[])
         })?;
         Ok(checkpoint.join("policy"))
     }
@@ -211,7 +211,7 @@ fn reference(config: &PpoConfig, base: &Model, options: &ModelOptions) -> Result
 
 /// Starts an engine over the policy's own weights.
 fn engine(config: &PpoConfig, base: &Model, trainer: &Ppo<LearningModel, LearningModel>) -> Result<Engine> {
-    let policy = trainer.policy().model;
+    let policy = &trainer.policy().model;
     let dtype = engine_dtype(config);
     let mut spec = policy.spec().clone();
     spec.dtype = dtype;

@@ -59,7 +59,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
             let scale = serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
             let write = |dir: &std::path::Path| {
                 let files = [(STANDARDIZATION, scale)];
-                models::save(&dir.join("reward_model"), trainer.model().model, &base, &files)
+                models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)
             };
             outcome.reward_model = session.save(step, write)?.join("reward_model");
         }

@@ -53,7 +53,7 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
         }
         session.report(step, &metrics)?;
         if session.saves(step) {
-            let write = |dir: &std::path::Path| models::save(&dir.join("policy"), trainer.policy().model, &base, &[]);
+            let write = |dir: &std::path::Path| models::save(&dir.join("policy"), &trainer.policy().model, &base, &[]);
             outcome.policy = session.save(step, write)?.join("policy");
         }
     }

@@ -125,10 +125,11 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
         created.parameters as f64 / 1e6,
         created.spec.vocab_size
     ));
-    let mut launch = || Launch { clean: true, observer: &mut *observer };
-    let tuned = sft(&stage::<SftConfig>("sft.toml", SFT, options, &[])?, launch())?;
-    let rewarding = reward_model(&stage::<RewardModelConfig>("rm.toml", REWARD_MODEL, options, &[])?, launch())?;
-    let aligned = ppo(&stage::<PpoConfig>("ppo.toml", PPO, options, &options.ppo_overrides)?, launch())?;
+    let tuned = sft(&stage::<SftConfig>("sft.toml", SFT, options, &[])?, Launch { clean: true, observer })?;
+    let config = stage::<RewardModelConfig>("rm.toml", REWARD_MODEL, options, &[])?;
+    let rewarding = reward_model(&config, Launch { clean: true, observer })?;
+    let config = stage::<PpoConfig>("ppo.toml", PPO, options, &options.ppo_overrides)?;
+    let aligned = ppo(&config, Launch { clean: true, observer })?;
 
     let openings = &data.prompts.held_out;
     let before = continuations(&tuned.policy, openings, options)?;
