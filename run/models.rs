@@ -37,7 +37,11 @@ pub(super) fn use_threads(threads: usize) -> Result<()> {
 }
 
 /// Returns how a model that learns is held and computed.
-pub(super) fn options(device: Device, dtype: ComputeDtype, activation_checkpointing: bool) -> ModelOptions {
+pub(super) fn options(
+    device: Device,
+    dtype: ComputeDtype,
+    activation_checkpointing: bool,
+) -> ModelOptions {
     ModelOptions { device, compute: dtype.into(), activation_checkpointing, frozen: false }
 }
 
@@ -71,7 +75,8 @@ pub(super) fn load(opened: &Model, wanted: Wanted, options: &ModelOptions) -> Re
         Wanted::Score(seed) => with_score_head(spec, &weights, seed)?,
         Wanted::ZeroScore => {
             let (scored, weights) = with_score_head(spec, &weights, 0)?;
-            let weights = if spec.head == Head::Score { weights } else { with_zero_head(&scored, &weights) };
+            let weights =
+                if spec.head == Head::Score { weights } else { with_zero_head(&scored, &weights) };
             (scored, weights)
         }
     };
@@ -123,7 +128,12 @@ pub(super) fn same_tokens(one: &Model, other: &Model) -> Result<()> {
 ///
 /// # Errors
 /// When it cannot be written; then nothing is left behind.
-pub(super) fn save(dir: &Path, model: &torch::Model, from: &Model, files: &[(&str, String)]) -> Result<()> {
+pub(super) fn save(
+    dir: &Path,
+    model: &torch::Model,
+    from: &Model,
+    files: &[(&str, String)],
+) -> Result<()> {
     let mut companions = Companions::of(from.checkpoint.dir())?;
     for (name, text) in files {
         companions.files.insert((*name).to_owned(), text.clone().into_bytes());

@@ -47,7 +47,8 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     RunDirectory::check(&config.output_dir, launch.clean)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
-    let Samples { train: prompts, .. } = samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
+    let Samples { train: prompts, .. } =
+        samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
     let reward = RewardSource::open(config, &base)?;
     let trainer = trainer(config, &base)?;
     let engine = engine(config, &base, &trainer)?;
@@ -63,9 +64,20 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         issuer,
         prompts: &prompts,
         order: order(&config.data, config.seed, prompts.len()),
-        sampling: Arc::new(config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32)),
+        sampling: Arc::new(
+            config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32),
+        ),
     };
-    let run = PpoRun { config, base: &base, prompts: &prompts, reward, trainer, engine, consumer, session };
+    let run = PpoRun {
+        config,
+        base: &base,
+        prompts: &prompts,
+        reward,
+        trainer,
+        engine,
+        consumer,
+        session,
+    };
     thread::scope(|scope| {
         let generator = scope.spawn(|| generator.run());
         // Whichever way this ends, its end of the queue goes with it, and the generator notices.
@@ -112,7 +124,8 @@ impl PpoRun<'_, '_> {
         watch.lap("timing_s/gen");
         let rewards = self.reward.score(&answered, self.prompts)?;
         watch.lap("timing_s/reward");
-        let rollouts: Vec<Rollout> = answered.iter().flat_map(|one| one.rollouts.iter().cloned()).collect();
+        let rollouts: Vec<Rollout> =
+            answered.iter().flat_map(|one| one.rollouts.iter().cloned()).collect();
         let trajectories = self.trainer.score(&rollouts, &rewards)?;
         watch.lap("timing_s/score");
         let stats = self.trainer.update(&trajectories)?;
@@ -143,7 +156,12 @@ impl PpoRun<'_, '_> {
         Ok(self.engine.blocking().refit(&weights, RefitMode::Alias)?)
     }
 
-    fn write_samples(&self, iteration: u64, rollouts: &[Rollout], rewards: &[Reward]) -> Result<()> {
+    fn write_samples(
+        &self,
+        iteration: u64,
+        rollouts: &[Rollout],
+        rewards: &[Reward],
+    ) -> Result<()> {
         let row = |(rollout, reward): (&Rollout, &Reward)| -> Result<SampleRow> {
             let tokenizer = self.base.tokenizer()?;
             Ok(SampleRow {
@@ -154,7 +172,8 @@ impl PpoRun<'_, '_> {
                 ended: rollout.stop.is_end(),
             })
         };
-        self.session.samples(iteration, |most| rollouts.iter().zip(rewards).take(most).map(row).collect())
+        self.session
+            .samples(iteration, |most| rollouts.iter().zip(rewards).take(most).map(row).collect())
     }
 
     fn save(&mut self, iteration: u64) -> Result<PathBuf> {
@@ -179,8 +198,10 @@ struct SampleRow {
 
 /// Loads policy, reference and critic.
 fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, LearningModel>> {
-    let options = models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
-    let learner = |opened: &Model, wanted| models::learner(opened, wanted, &options, &config.optimizer);
+    let options =
+        models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
+    let learner =
+        |opened: &Model, wanted| models::learner(opened, wanted, &options, &config.optimizer);
     let policy = learner(base, Wanted::LanguageModel)?;
     // Without a penalty nobody asks the reference.
     let reference = match config.ppo.kl_coef > 0.0 {
@@ -188,7 +209,9 @@ fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, Learni
         false => None,
     };
     let critic = match (config.ppo.value_init, &config.reward) {
-        (ValueInit::RewardModel, RewardConfig::Model { path }) => learner(&models::open(path)?, Wanted::ZeroScore)?,
+        (ValueInit::RewardModel, RewardConfig::Model { path }) => {
+            learner(&models::open(path)?, Wanted::ZeroScore)?
+        }
         _ => learner(base, Wanted::ZeroScore)?,
     };
     let setup = PpoSetup {
@@ -202,7 +225,11 @@ fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, Learni
 }
 
 /// Loads what the KL is taken against.
-fn reference(config: &PpoConfig, base: &Model, options: &ModelOptions) -> Result<Box<dyn LanguageModel + Send>> {
+fn reference(
+    config: &PpoConfig,
+    base: &Model,
+    options: &ModelOptions,
+) -> Result<Box<dyn LanguageModel + Send>> {
     let opened = models::open(config.model.reference.as_ref().unwrap_or(&config.model.path))?;
     models::same_tokens(base, &opened)?;
     let frozen = ModelOptions { frozen: true, ..*options };
@@ -210,7 +237,11 @@ fn reference(config: &PpoConfig, base: &Model, options: &ModelOptions) -> Result
 }
 
 /// Starts an engine over the policy's own weights.
-fn engine(config: &PpoConfig, base: &Model, trainer: &Ppo<LearningModel, LearningModel>) -> Result<Engine> {
+fn engine(
+    config: &PpoConfig,
+    base: &Model,
+    trainer: &Ppo<LearningModel, LearningModel>,
+) -> Result<Engine> {
     let policy = &trainer.policy().model;
     let dtype = engine_dtype(config);
     let mut spec = policy.spec().clone();

@@ -76,9 +76,15 @@ impl RewardSource {
     ///
     /// # Errors
     /// When a prompt lacks the column, or the reward model cannot compute.
-    pub(super) fn score(&self, answered: &[Answered], prompts: &[PromptSample]) -> Result<Vec<Reward>> {
+    pub(super) fn score(
+        &self,
+        answered: &[Answered],
+        prompts: &[PromptSample],
+    ) -> Result<Vec<Reward>> {
         let rollouts = || {
-            answered.iter().flat_map(|one| one.rollouts.iter().map(|rollout| (&prompts[one.prompt], rollout)))
+            answered
+                .iter()
+                .flat_map(|one| one.rollouts.iter().map(|rollout| (&prompts[one.prompt], rollout)))
         };
         match self {
             Self::Model(model) => model.score(rollouts().map(|(_, rollout)| rollout)),
@@ -119,8 +125,12 @@ impl Column {
     fn text<'a>(&self, prompt: &'a PromptSample) -> Result<&'a str> {
         match prompt.extra.get(&self.name) {
             Some(serde_json::Value::String(text)) => Ok(text),
-            Some(other) => bail!("{}: column {:?} must be a string, got {other}", prompt.place, self.name),
-            None => bail!("{}: lacks the column {:?} that the reward needs", prompt.place, self.name),
+            Some(other) => {
+                bail!("{}: column {:?} must be a string, got {other}", prompt.place, self.name)
+            }
+            None => {
+                bail!("{}: lacks the column {:?} that the reward needs", prompt.place, self.name)
+            }
         }
     }
 }
@@ -131,7 +141,9 @@ fn standardization(model: &std::path::Path) -> Result<Option<RewardStandardizati
     if !path.exists() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let scale = serde_json::from_str(&text).with_context(|| format!("{}: is not a standardization", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let scale = serde_json::from_str(&text)
+        .with_context(|| format!("{}: is not a standardization", path.display()))?;
     Ok(Some(scale))
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Launch, Metrics, RunDirectory, batches::Batches,
+    Launch, Metrics, RunDirectory,
+    batches::Batches,
     models::{self, STANDARDIZATION, Wanted},
     samples,
     session::Session,
@@ -13,7 +14,9 @@ use super::{
 use crate::{
     config::RewardModelConfig,
     data::PairSample,
-    trainer::reward_model::{PreferencePair, RewardModelStats, RewardStandardization, RewardTrainer},
+    trainer::reward_model::{
+        PreferencePair, RewardModelStats, RewardStandardization, RewardTrainer,
+    },
 };
 
 /// What came of a run.
@@ -35,18 +38,23 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<PairSample>(&config.data, &base, launch.observer)?;
-    let model = models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
+    let model =
+        models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let model = models::learner(&base, Wanted::Score(config.seed), &model, &config.optimizer)?;
 
     let options = &config.reward_model;
-    let mut batches = Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
+    let mut batches =
+        Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
     let total = batches.total(options.epochs, options.max_steps);
-    let mut trainer = RewardTrainer::new(model, options.clone(), &config.optimizer, &config.schedule, total)?;
+    let mut trainer =
+        RewardTrainer::new(model, options.clone(), &config.optimizer, &config.schedule, total)?;
     let mut session = Session::start(launch, config, ("rm", total))?;
     let held_out = if samples.eval.is_empty() { &samples.train } else { &samples.eval };
     let held_out: Vec<_> = held_out.iter().map(pair).collect();
-    let mut outcome =
-        RewardModelOutcome { reward_model: PathBuf::new(), evaluation: RewardModelStats::default() };
+    let mut outcome = RewardModelOutcome {
+        reward_model: PathBuf::new(),
+        evaluation: RewardModelStats::default(),
+    };
     for step in 1..=total {
         let batch: Vec<_> = batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
         let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
@@ -56,7 +64,8 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
         }
         session.report(step, &metrics)?;
         if session.saves(step) {
-            let scale = serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
+            let scale =
+                serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
             let write = |dir: &std::path::Path| {
                 let files = [(STANDARDIZATION, scale)];
                 models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)

@@ -24,8 +24,12 @@ pub(super) fn read<S: Sample>(
     model: &Model,
     observer: &mut dyn Observer,
 ) -> Result<Samples<S>> {
-    let encoder =
-        TextEncoder::new(config, model.tokenizer()?, model.chat_template.as_ref(), &model.generation)?;
+    let encoder = TextEncoder::new(
+        config,
+        model.tokenizer()?,
+        model.chat_template.as_ref(),
+        &model.generation,
+    )?;
     let train = data::load_train(config, &encoder)?;
     let eval = data::load_eval(config, &encoder)?;
     let mut tell = |what: &str, loaded: Loaded<S>| {

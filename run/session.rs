@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{Metrics, Observer, RunDirectory};
-use crate::config::{CheckpointConfig, Config, LogConfig, PpoConfig, RewardModelConfig, SftConfig, to_toml};
+use crate::config::{
+    CheckpointConfig, Config, LogConfig, PpoConfig, RewardModelConfig, SftConfig, to_toml,
+};
 
 /// How a run is started, beside its configuration.
 pub struct Launch<'a> {
@@ -107,7 +109,11 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn save(&mut self, step: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub(super) fn save(
+        &mut self,
+        step: u64,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let path = self.directory.checkpoint(step, write)?;
         self.directory.prune(self.checkpoint.keep)?;
         Ok(path)

@@ -4,7 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{Launch, Metrics, RunDirectory, batches::Batches, models::{self, Wanted}, samples, session::Session};
+use super::{
+    Launch, Metrics, RunDirectory,
+    batches::Batches,
+    models::{self, Wanted},
+    samples,
+    session::Session,
+};
 use crate::{
     config::SftConfig,
     data::SftSample,
@@ -33,18 +39,22 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<SftSample>(&config.data, &base, launch.observer)?;
-    let model = models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
+    let model =
+        models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let policy = models::learner(&base, Wanted::LanguageModel, &model, &config.optimizer)?;
 
     let options = &config.sft;
-    let mut batches = Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
+    let mut batches =
+        Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
     let total = batches.total(options.epochs, options.max_steps);
-    let mut trainer = Sft::new(policy, options.clone(), &config.optimizer, &config.schedule, total)?;
+    let mut trainer =
+        Sft::new(policy, options.clone(), &config.optimizer, &config.schedule, total)?;
     let mut session = Session::start(launch, config, ("sft", total))?;
     let held_out: Vec<_> = samples.eval.iter().map(sequence).collect();
     let mut outcome = SftOutcome { policy: PathBuf::new(), evaluation: None };
     for step in 1..=total {
-        let batch: Vec<_> = batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
+        let batch: Vec<_> =
+            batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
         let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
         if session.is_due(step, options.eval_every) && !held_out.is_empty() {
             let evaluation = trainer.evaluate(&held_out)?;
@@ -53,7 +63,9 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
         }
         session.report(step, &metrics)?;
         if session.saves(step) {
-            let write = |dir: &std::path::Path| models::save(&dir.join("policy"), &trainer.policy().model, &base, &[]);
+            let write = |dir: &std::path::Path| {
+                models::save(&dir.join("policy"), &trainer.policy().model, &base, &[])
+            };
             outcome.policy = session.save(step, write)?.join("policy");
         }
     }

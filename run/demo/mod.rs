@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use dataset::{DemoData, Sizes};
 pub use grammar::{Grammar, Opening, Review, WORDS};
+pub use judge::{Judge, Summary, Verdict, distinct_2};
 #[cfg(feature = "libtorch")]
 pub use pipeline::{Continuation, DemoOptions, DemoReport, Thresholds, demo};
-pub use judge::{Judge, Summary, Verdict, distinct_2};
 
 /// What a review says of its product, on the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -40,7 +40,13 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { positive_before: (0.3, 0.65), positive_after: 0.9, accuracy: 0.9, kl: 40.0, distinct_2: 0.5 }
+        Self {
+            positive_before: (0.3, 0.65),
+            positive_after: 0.9,
+            accuracy: 0.9,
+            kl: 40.0,
+            distinct_2: 0.5,
+        }
     }
 }
 
@@ -95,11 +101,36 @@ impl DemoReport {
         let (low, high) = thresholds.positive_before;
         let distinct = thresholds.distinct_2 * self.before.distinct_2;
         let checks = [
-            ((low..=high).contains(&self.before.positive), "positive share before PPO", format!("from {low} to {high}"), self.before.positive),
-            (self.after.positive > thresholds.positive_after, "positive share after PPO", format!("above {}", thresholds.positive_after), self.after.positive),
-            (self.accuracy > thresholds.accuracy, "reward model's held-out accuracy", format!("above {}", thresholds.accuracy), self.accuracy),
-            (self.kl < thresholds.kl, "KL from the reference", format!("below {}", thresholds.kl), self.kl),
-            (self.after.distinct_2 > distinct, "distinct-2 after PPO", format!("above {distinct:.3}"), self.after.distinct_2),
+            (
+                (low..=high).contains(&self.before.positive),
+                "positive share before PPO",
+                format!("from {low} to {high}"),
+                self.before.positive,
+            ),
+            (
+                self.after.positive > thresholds.positive_after,
+                "positive share after PPO",
+                format!("above {}", thresholds.positive_after),
+                self.after.positive,
+            ),
+            (
+                self.accuracy > thresholds.accuracy,
+                "reward model's held-out accuracy",
+                format!("above {}", thresholds.accuracy),
+                self.accuracy,
+            ),
+            (
+                self.kl < thresholds.kl,
+                "KL from the reference",
+                format!("below {}", thresholds.kl),
+                self.kl,
+            ),
+            (
+                self.after.distinct_2 > distinct,
+                "distinct-2 after PPO",
+                format!("above {distinct:.3}"),
+                self.after.distinct_2,
+            ),
         ];
         let missed = checks.into_iter().filter(|(kept, ..)| !kept);
         missed.map(|(_, what, rule, got)| format!("{what} must be {rule}, got {got:.3}")).collect()
@@ -114,10 +145,12 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
     let folder = &options.folder;
     let data = DemoData::new(options.seed, Sizes::default());
     data.write(&folder.join("data"))?;
-    let spec = NewModelSpec { seed: options.seed, ..toml::from_str(MODEL).context("the demo's model")? };
+    let spec =
+        NewModelSpec { seed: options.seed, ..toml::from_str(MODEL).context("the demo's model")? };
     let model = folder.join("model");
     if model.exists() {
-        fs::remove_dir_all(&model).with_context(|| format!("cannot replace {}", model.display()))?;
+        fs::remove_dir_all(&model)
+            .with_context(|| format!("cannot replace {}", model.display()))?;
     }
     let created = new_model(&spec, data.texts(), &model)?;
     observer.note(&format!(
@@ -125,7 +158,8 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
         created.parameters as f64 / 1e6,
         created.spec.vocab_size
     ));
-    let tuned = sft(&stage::<SftConfig>("sft.toml", SFT, options, &[])?, Launch { clean: true, observer })?;
+    let tuned =
+        sft(&stage::<SftConfig>("sft.toml", SFT, options, &[])?, Launch { clean: true, observer })?;
     let config = stage::<RewardModelConfig>("rm.toml", REWARD_MODEL, options, &[])?;
     let rewarding = reward_model(&config, Launch { clean: true, observer })?;
     let config = stage::<PpoConfig>("ppo.toml", PPO, options, &options.ppo_overrides)?;
@@ -141,7 +175,11 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
         accuracy: rewarding.evaluation.accuracy,
         before: summary(&before),
         after: summary(&after),
-        kl: aligned.iterations.last().and_then(|metrics| metrics.get("objective/kl")).unwrap_or(f64::NAN),
+        kl: aligned
+            .iterations
+            .last()
+            .and_then(|metrics| metrics.get("objective/kl"))
+            .unwrap_or(f64::NAN),
         iterations: aligned.iterations,
         samples: openings
             .iter()
@@ -154,7 +192,8 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
 
 /// Reads a stage's configuration as if it lay in the demo's folder.
 fn stage<T: Config>(name: &str, text: &str, options: &DemoOptions, more: &[String]) -> Result<T> {
-    let mut overrides = vec![format!("seed={}", options.seed), format!("threads={}", options.threads)];
+    let mut overrides =
+        vec![format!("seed={}", options.seed), format!("threads={}", options.threads)];
     overrides.extend_from_slice(more);
     let folder = std::path::absolute(&options.folder)?;
     Ok(config::parse(name, text.to_owned(), &folder, &overrides)?)
@@ -164,7 +203,11 @@ fn stage<T: Config>(name: &str, text: &str, options: &DemoOptions, more: &[Strin
 fn continuations(policy: &Path, openings: &[String], options: &DemoOptions) -> Result<Vec<String>> {
     let config = EngineConfig { threads: options.threads, ..EngineConfig::default() };
     let engine = Engine::builder().config(config).model_dir(policy).build()?;
-    let sampling = Arc::new(SamplingParams { seed: options.seed, max_new_tokens: 64, ..SamplingParams::default() });
+    let sampling = Arc::new(SamplingParams {
+        seed: options.seed,
+        max_new_tokens: 64,
+        ..SamplingParams::default()
+    });
     let request = |(id, opening): (usize, &String)| -> Result<Request> {
         let prompt = Prompt { id: PromptId(id as u64), ..engine.encode(opening)? };
         Ok(Request { prompt, sampling: sampling.clone() })
