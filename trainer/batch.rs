@@ -173,6 +173,12 @@ impl Plan {
         token_budget: usize,
     ) -> Self {
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len()).collect();
+        let cut = |mini_batch: &Vec<usize>| micro_batches(mini_batch, &lengths, token_budget);
+        Self::assemble(sequences, mini_batches.iter().map(cut).collect())
+    }
+
+    /// Takes mini-batches and micro-batches as they are.
+    pub fn assemble(sequences: &[MaskedSequence<'_>], mini_batches: Vec<Vec<Vec<usize>>>) -> Self {
         let mut end = 0;
         let mut pack = |members: Vec<usize>| {
             let masked = members.iter().map(|&i| (sequences[i].tokens, sequences[i].mask));
@@ -181,10 +187,9 @@ impl Plan {
             end += packed.selected.len();
             MicroBatch { sequences: members, packed, rows: start..end }
         };
-        let mini_batches = mini_batches.iter().map(|mini_batch| {
-            let micro_batches = micro_batches(mini_batch, &lengths, token_budget);
-            micro_batches.into_iter().map(&mut pack).collect()
-        });
+        let mini_batches = mini_batches
+            .into_iter()
+            .map(|micro_batches| micro_batches.into_iter().map(&mut pack).collect());
         Self { mini_batches: mini_batches.collect() }
     }
 

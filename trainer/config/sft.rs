@@ -17,8 +17,8 @@ pub struct SftOptions {
     pub batch_size: usize,
     /// Tokens of one forward pass; a longer sequence goes alone. Affects memory and speed, not the result. Default 8192.
     pub micro_batch_tokens: usize,
-    /// Fill forward passes with sequences of any length rather than with similar ones. Affects speed, not the result.
-    /// Default true.
+    /// Fill each forward pass with whatever sequences fit best, which takes the fewest passes; otherwise sequences of
+    /// similar length go together. Affects speed, not the result. Default true.
     pub packing: bool,
     /// What a token weighs in the loss. Default `token-mean`.
     pub loss_normalization: Normalization,
