@@ -6,8 +6,14 @@
 mod config;
 mod demo;
 mod doctor;
+mod engine;
+mod generate;
 mod new_model;
 mod output;
+mod prompts;
+mod sampling;
+mod score;
+mod trainer;
 
 use std::process::ExitCode;
 
@@ -24,6 +30,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
+    Generate(generate::Arguments),
+    Score(score::Arguments),
     NewModel(new_model::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
@@ -46,6 +54,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

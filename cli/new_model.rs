@@ -1,14 +1,13 @@
 //! `rollforge new-model`: a model from nothing.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
-use super::output::print;
+use super::{output::print, prompts};
 use crate::{
     config::{self, Config, Violation},
     model::{NewModelSpec, new_model},
@@ -40,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let mut texts = Vec::new();
     for path in &arguments.texts {
-        texts.extend(lines(path)?);
+        texts.extend(prompts::read_text(path)?.lines().map(str::to_owned));
     }
     let created = new_model(&spec, texts.into_iter(), &arguments.output)?;
     let (output, vocabulary) = (arguments.output.display(), created.spec.vocab_size);
@@ -49,12 +48,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         print(note)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// Read by the same rules as every configuration; [`new_model`] checks the values.

@@ -13,6 +13,12 @@ pub(super) fn print(line: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
+/// Says something about the results on the standard error.
+pub(super) fn note(line: impl Display) {
+    // Where nobody listens, the results still count.
+    writeln!(io::stderr().lock(), "{line}").ok();
+}
+
 /// Says whether the reader of the output went away, as `head` does.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
@@ -22,8 +28,7 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// Prints an error and its sources on one line of the standard error.
 pub(super) fn print_error(error: &anyhow::Error) {
-    // Nowhere is left to say that the standard error cannot be written.
-    writeln!(io::stderr().lock(), "error: {}", sentence(error)).ok();
+    note(format_args!("error: {}", sentence(error)));
 }
 
 /// Joins an error and its sources with colons; a source that its error quotes already is not said twice.

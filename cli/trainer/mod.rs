@@ -1,0 +1,11 @@
+//! What the trainer is asked for. Builds without it answer in a sentence.
+
+#[cfg(not(feature = "libtorch"))]
+mod disabled;
+#[cfg(feature = "libtorch")]
+mod enabled;
+
+#[cfg(not(feature = "libtorch"))]
+pub(super) use disabled::logprobs;
+#[cfg(feature = "libtorch")]
+pub(super) use enabled::logprobs;

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Writes the data of the reverse-the-digits examples: the same rows every time.
+
+    python3 examples/make_digits.py [DIR]        # DIR defaults to examples/digits
+
+digits.jsonl, digits_eval.jsonl   {"prompt": "12345=", "answer": "54321"}: prompts for PPO, the answer for its reward
+digits_sft.jsonl                  {"prompt": "12345=", "completion": "54321"}: to learn from by example
+digits.txt                        what the tokenizer is learned from
+"""
+
+import json
+import os
+import random
+import sys
+
+LENGTH = 5
+ROWS = {"digits": 4000, "digits_eval": 256, "digits_sft": 4000}
+
+
+def main():
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "digits")
+    os.makedirs(folder, exist_ok=True)
+    # Drawn without replacement: no number is in two files.
+    numbers = random.Random(1).sample(range(10**LENGTH), sum(ROWS.values()))
+    for name, rows in ROWS.items():
+        answer = "completion" if name == "digits_sft" else "answer"
+        with open(os.path.join(folder, name + ".jsonl"), "w", encoding="utf-8") as file:
+            for number in (numbers.pop() for _ in range(rows)):
+                digits = f"{number:0{LENGTH}}"
+                print(json.dumps({"prompt": digits + "=", answer: digits[::-1]}), file=file)
+    with open(os.path.join(folder, "digits.txt"), "w", encoding="utf-8") as file:
+        print("0123456789=", file=file)
+
+
+if __name__ == "__main__":
+    main()
