@@ -10,10 +10,16 @@ mod engine;
 mod generate;
 mod new_model;
 mod output;
+mod ppo;
 mod prompts;
+#[cfg(feature = "libtorch")]
+mod report;
+mod rm;
 mod sampling;
 mod score;
+mod sft;
 mod trainer;
+mod training;
 
 use std::process::ExitCode;
 
@@ -30,6 +36,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
+    Sft(sft::Arguments),
+    Rm(rm::Arguments),
+    Ppo(ppo::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
     NewModel(new_model::Arguments),
@@ -54,6 +63,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Sft(arguments) => sft::run(&arguments),
+        Command::Rm(arguments) => rm::run(&arguments),
+        Command::Ppo(arguments) => ppo::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),

@@ -21,6 +21,7 @@ use serde::Serialize;
 use super::Metrics;
 
 const MARKER: &str = ".rollforge-run";
+const MARK: &str = "made by rollforge\n";
 const CHECKPOINTS: &str = "checkpoints";
 
 /// What can be wrong with a run directory.
@@ -94,7 +95,7 @@ impl RunDirectory {
         }
         fs::create_dir_all(path).map_err(DirectoryError::writing(path))?;
         let marker = path.join(MARKER);
-        fs::write(&marker, "made by rollforge\n").map_err(DirectoryError::writing(&marker))?;
+        fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))?;
         let config = path.join("config.resolved.toml");
         fs::write(&config, config_toml).map_err(DirectoryError::writing(&config))?;
         let metrics = path.join("metrics.jsonl");
@@ -103,6 +104,17 @@ impl RunDirectory {
             path: path.to_owned(),
             metrics: file.map_err(DirectoryError::writing(&metrics))?,
         })
+    }
+
+    /// Makes a folder that holds several runs, or takes one over that an earlier call made.
+    ///
+    /// # Errors
+    /// When there is something in it that is not ours, or it cannot be written.
+    pub fn claim(path: &Path) -> Result<(), DirectoryError> {
+        Self::check(path, true)?;
+        fs::create_dir_all(path).map_err(DirectoryError::writing(path))?;
+        let marker = path.join(MARKER);
+        fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))
     }
 
     /// Returns where it is.
@@ -255,6 +267,16 @@ mod tests {
         assert!(RunDirectory::create(run.path(), "", false).is_err());
         RunDirectory::create(run.path(), "", true).unwrap();
         assert_eq!(fs::read_to_string(run.path().join("metrics.jsonl")).unwrap(), "");
+    }
+
+    #[test]
+    fn a_claim_is_refused_where_others_have_files_and_may_be_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        RunDirectory::claim(folder.path()).unwrap();
+        fs::write(folder.path().join("data"), "").unwrap();
+        RunDirectory::claim(folder.path()).unwrap();
+        fs::remove_file(folder.path().join(MARKER)).unwrap();
+        assert!(RunDirectory::claim(folder.path()).is_err());
     }
 
     #[test]

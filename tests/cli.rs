@@ -1,5 +1,7 @@
 //! The program as people start it: what it prints, how it refuses, and that nothing half-made stays.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::{
     fs,
     io::Write,
@@ -276,10 +278,92 @@ fn configurations_are_checked_and_shown() {
     assert!(refusal(&["config", "check", "sft", "/nowhere.toml"]).contains("/nowhere.toml"));
 }
 
+/// Writes rows and a configuration of a short run over them.
+#[cfg(feature = "libtorch")]
+fn short_run(world: &World) -> PathBuf {
+    world
+        .file("rows.jsonl", &"{\"prompt\": \"the lid\", \"completion\": \" is good\"}\n".repeat(4));
+    world.file(
+        "sft.toml",
+        "output_dir = \"run\"\n[model]\npath = \"model\"\n[data]\ntrain = \"rows.jsonl\"\n\
+         [sft]\nbatch_size = 2\n[optimizer]\nlr = 0.01\n",
+    )
+}
+
+#[test]
+#[cfg(feature = "libtorch")]
+fn a_run_leaves_its_directory_from_which_to_generate() {
+    let world = World::new();
+    let config = short_run(&world);
+    let printed = answer(&["sft", "-c", text(&config), "--quiet", "--threads", "1"]);
+    assert!(printed.contains("checkpoints/step_2/policy"), "{printed}");
+    let run = world.path("run");
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 2);
+    assert!(run.join("config.resolved.toml").is_file());
+    answer(&["generate", text(&run), "-p", "the lid", "-m", "2"]);
+
+    let said = refusal(&["sft", "-c", text(&config)]);
+    assert!(said.contains("already exists and is not empty"), "{said}");
+    assert_eq!(fs::read_to_string(run.join("metrics.jsonl")).unwrap(), metrics);
+    answer(&["sft", "-c", text(&config), "--quiet", "--clean", "--set", "sft.max_steps=1"]);
+    assert_eq!(fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count(), 1);
+}
+
+#[test]
+#[cfg(feature = "libtorch")]
+fn a_run_that_cannot_start_leaves_nothing() {
+    let world = World::new();
+    let config = short_run(&world);
+    fs::create_dir(world.path("theirs")).unwrap();
+    world.file("theirs/thesis.tex", "years of work");
+    world.file("broken.jsonl", "{\"prompt\": 3\n");
+    world.file("pairs.jsonl", "{\"chosen\": \"a\", \"rejected\": \"b\"}\n");
+    let before = world.names();
+    let start = |more: &[&str]| {
+        let mut arguments = vec!["sft", "--quiet", "-c", text(&config)];
+        arguments.extend_from_slice(more);
+        refusal(&arguments)
+    };
+    assert!(start(&["--set", "model.path=nowhere"]).contains("nowhere/config.json"));
+    assert!(start(&["--set", "data.train=broken.jsonl"]).contains("broken.jsonl:1"));
+    assert!(start(&["--set", "data.train=pairs.jsonl"]).contains("pairs.jsonl"));
+    assert!(start(&["--set", "data.train=nowhere.jsonl"]).contains("nowhere.jsonl"));
+    assert!(start(&["--set", "device=cuda:0"]).contains("cuda:0"));
+    assert!(start(&["--set", "sft.batchsize=1"]).contains("did you mean \"batch_size\"?"));
+    let theirs = world.path("theirs");
+    assert!(start(&["--output-dir", text(&theirs)]).contains("not empty"));
+    assert!(start(&["--output-dir", text(&theirs), "--clean"]).contains("not a run directory"));
+    assert!(start(&["--output-dir", text(&config.join("run"))]).contains("sft.toml/run"));
+    let demo = refusal(&["demo", "--output-dir", text(&theirs)]);
+    assert!(demo.contains("not a run directory"), "{demo}");
+    answer(&["sft", "-c", text(&config), "--dry-run"]);
+    assert_eq!(world.names(), before);
+    assert_eq!(fs::read_dir(theirs).unwrap().count(), 1);
+}
+
+#[test]
+#[cfg(not(feature = "libtorch"))]
+fn training_needs_the_trainer() {
+    let world = World::new();
+    let config = world
+        .file("sft.toml", "output_dir = 'run'\n[model]\npath = 'm'\n[data]\ntrain = 'x.jsonl'\n");
+    let said = refusal(&["sft", "-c", text(&config)]);
+    assert_eq!(said, "rollforge sft needs a build with the feature `libtorch`");
+    assert!(refusal(&["demo"]).contains("needs a build with the feature `libtorch`"));
+}
+
 #[test]
 fn every_example_is_a_valid_configuration() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for (kind, name) in [("ppo", "reverse"), ("sft", "reverse_sft"), ("ppo", "reverse_sparse")] {
+    for (kind, name) in [
+        ("sft", "demo/sft"),
+        ("rm", "demo/rm"),
+        ("ppo", "demo/ppo"),
+        ("ppo", "reverse"),
+        ("sft", "reverse_sft"),
+        ("ppo", "reverse_sparse"),
+    ] {
         answer(&["config", "check", kind, text(&examples.join(name).with_extension("toml"))]);
     }
 }

@@ -1,12 +1,47 @@
 //! The trainer's answers in a build without libtorch.
 
-use crate::{cli::engine::EngineArguments, model::Model};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    cli::{demo, engine::EngineArguments},
+    config::{PpoConfig, RewardModelConfig, SftConfig},
+    model::Model,
+    run::Observer,
+};
+
+const NEEDED: &str = "needs a build with the feature `libtorch`";
+
+/// Says what is missing.
+pub(in crate::cli) fn sft(_: &SftConfig, _: bool, _: &mut dyn Observer) -> Result<Vec<String>> {
+    bail!("rollforge sft {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn reward_model(
+    _: &RewardModelConfig,
+    _: bool,
+    _: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    bail!("rollforge rm {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn ppo(_: &PpoConfig, _: bool, _: &mut dyn Observer) -> Result<Vec<String>> {
+    bail!("rollforge ppo {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn demo(_: &demo::Arguments) -> Result<ExitCode> {
+    bail!("rollforge demo {NEEDED}; its data can be had with --data-only")
+}
 
 /// Says what is missing.
 pub(in crate::cli) fn logprobs(
-    _model: &Model,
-    _arguments: &EngineArguments,
-    _texts: &[Vec<u32>],
-) -> anyhow::Result<Vec<Vec<f32>>> {
-    anyhow::bail!("--by trainer needs a build with the feature `libtorch`")
+    _: &Model,
+    _: &EngineArguments,
+    _: &[Vec<u32>],
+) -> Result<Vec<Vec<f32>>> {
+    bail!("--by trainer {NEEDED}")
 }

@@ -1,10 +1,19 @@
 //! The trainer's answers.
 
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::Result;
+
 use crate::{
-    cli::engine::EngineArguments,
+    cli::{demo, engine::EngineArguments, report},
+    config::{PpoConfig, RewardModelConfig, SftConfig},
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
+    run::{
+        self, Launch, Observer, Progress, RunDirectory,
+        demo::{DemoOptions, Thresholds},
+    },
     trainer::{
         batch::PackedBatch,
         config::Device,
@@ -13,12 +22,67 @@ use crate::{
     },
 };
 
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn sft(
+    config: &SftConfig,
+    clean: bool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    let outcome = run::sft(config, Launch { clean, observer })?;
+    let mut lines = vec![format!("policy: {}", outcome.policy.display())];
+    let held_out = outcome.evaluation.map(|evaluation| evaluation.perplexity);
+    lines.extend(held_out.map(|perplexity| format!("held-out perplexity: {perplexity:.3}")));
+    Ok(lines)
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn reward_model(
+    config: &RewardModelConfig,
+    clean: bool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    let outcome = run::reward_model(config, Launch { clean, observer })?;
+    Ok(vec![
+        format!("reward model: {}", outcome.reward_model.display()),
+        format!("accuracy: {:.3}", outcome.evaluation.accuracy),
+    ])
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn ppo(
+    config: &PpoConfig,
+    clean: bool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    let outcome = run::ppo(config, Launch { clean, observer })?;
+    Ok(vec![format!("policy: {}", outcome.policy.display())])
+}
+
+/// Runs the demo, prints what it came to, and fails if a threshold is missed.
+pub(in crate::cli) fn demo(arguments: &demo::Arguments) -> Result<ExitCode> {
+    let started = Instant::now();
+    RunDirectory::claim(&arguments.output_dir)?;
+    let options = DemoOptions {
+        folder: arguments.output_dir.clone(),
+        seed: arguments.seed,
+        threads: arguments.threads,
+        ppo_overrides: Vec::new(),
+    };
+    let outcome = run::demo::demo(&options, &mut Progress::new(arguments.quiet))?;
+    report::print_demo(&outcome, started.elapsed())?;
+    let missed = outcome.missed(&Thresholds::default());
+    for line in &missed {
+        crate::cli::output::note(format_args!("error: {line}"));
+    }
+    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// Returns the log-probability of each token but the first, for each text.
 pub(in crate::cli) fn logprobs(
     model: &Model,
     arguments: &EngineArguments,
     texts: &[Vec<u32>],
-) -> anyhow::Result<Vec<Vec<f32>>> {
+) -> Result<Vec<Vec<f32>>> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     libtorch::set_threads(if arguments.threads == 0 { cores() } else { arguments.threads })?;
     let compute = match arguments.dtype() {

@@ -6,6 +6,6 @@ mod disabled;
 mod enabled;
 
 #[cfg(not(feature = "libtorch"))]
-pub(super) use disabled::logprobs;
+pub(super) use disabled::{demo, logprobs, ppo, reward_model, sft};
 #[cfg(feature = "libtorch")]
-pub(super) use enabled::logprobs;
+pub(super) use enabled::{demo, logprobs, ppo, reward_model, sft};

@@ -1,0 +1,71 @@
+//! What `sft`, `rm` and `ppo` share: a configuration, a run directory, and somebody to watch.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::output::print;
+use crate::{
+    config::{self, Config},
+    run::{Observer, Progress},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainingArguments {
+    /// The configuration, in TOML
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Set a key: optimizer.lr=1e-5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where everything about the run is written; the same as --set output_dir=DIR
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// The same as --set seed=N
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The same as --set threads=N; 0 takes every core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Delete an earlier run in the same folder first
+    #[arg(long)]
+    clean: bool,
+    /// Print the resolved configuration and the batch arithmetic, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs a stage under its configuration and prints what it comes to; or only shows the configuration.
+pub(super) fn run<T: Config>(
+    arguments: &TrainingArguments,
+    stage: impl FnOnce(&T, bool, &mut dyn Observer) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<()> {
+    let config: T = config::load(&arguments.config, &arguments.overrides()?)?;
+    if arguments.dry_run {
+        return Ok(print(config::to_toml(&config).trim_end())?);
+    }
+    let mut progress = Progress::new(arguments.quiet);
+    for line in stage(&config, arguments.clean, &mut progress)? {
+        print(line)?;
+    }
+    Ok(())
+}
+
+impl TrainingArguments {
+    /// Returns all overrides; the last one of a key counts.
+    fn overrides(&self) -> anyhow::Result<Vec<String>> {
+        let mut overrides = self.overrides.clone();
+        if let Some(folder) = &self.output_dir {
+            // As seen from here; paths in a configuration are as seen from its file.
+            let folder = std::path::absolute(folder).context("--output-dir")?;
+            overrides
+                .push(format!("output_dir={}", toml::Value::from(folder.display().to_string())));
+        }
+        overrides.extend(self.seed.map(|seed| format!("seed={seed}")));
+        overrides.extend(self.threads.map(|threads| format!("threads={threads}")));
+        Ok(overrides)
+    }
+}
