@@ -3,6 +3,8 @@
 .PHONY: demo test test-engine test-full test-peers bench deps lint doc clean
 
 CARGO ?= cargo
+# libtorch's threads spin while they wait, which costs dearly where something else wants the same cores.
+export OMP_WAIT_POLICY ?= passive
 
 demo: deps  ## SFT -> reward model -> PPO on the embedded engine; exits non-zero if a threshold is missed
 	$(CARGO) run --release -- demo
