@@ -43,8 +43,8 @@ impl Default for Thresholds {
         Self {
             positive_before: (0.3, 0.65),
             positive_after: 0.9,
-            accuracy: 0.9,
-            kl: 40.0,
+            accuracy: 0.85,
+            kl: 15.0,
             distinct_2: 0.5,
         }
     }
