@@ -124,8 +124,7 @@ impl PpoRun<'_, '_> {
         watch.lap("timing_s/gen");
         let rewards = self.reward.score(&answered, self.prompts)?;
         watch.lap("timing_s/reward");
-        let rollouts: Vec<Rollout> =
-            answered.iter().flat_map(|one| one.rollouts.iter().cloned()).collect();
+        let rollouts: Vec<Rollout> = answered.into_iter().flat_map(|one| one.rollouts).collect();
         let trajectories = self.trainer.score(&rollouts, &rewards)?;
         watch.lap("timing_s/score");
         let stats = self.trainer.update(&trajectories)?;
