@@ -50,6 +50,7 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     let Samples { train: prompts, .. } =
         samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
     let reward = RewardSource::open(config, &base)?;
+    reward.check(&prompts)?;
     let trainer = trainer(config, &base)?;
     let engine = engine(config, &base, &trainer)?;
     let session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;

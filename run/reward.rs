@@ -72,6 +72,22 @@ impl RewardSource {
         })
     }
 
+    /// Checks that every prompt has what its rewards will need, for a run should not find out on the way.
+    ///
+    /// # Errors
+    /// Names the first prompt that lacks the column, or has something else than a text in it.
+    pub(super) fn check(&self, prompts: &[PromptSample]) -> Result<()> {
+        match self {
+            Self::Model(_) => Ok(()),
+            Self::ExactMatch(column) => {
+                prompts.iter().try_for_each(|prompt| column.text(prompt).map(drop))
+            }
+            Self::PositionMatch(column) => {
+                prompts.iter().try_for_each(|prompt| column.tokens(prompt).map(drop))
+            }
+        }
+    }
+
     /// Returns what each rollout earned, in the order of prompts and samples.
     ///
     /// # Errors
@@ -115,11 +131,16 @@ impl Column {
     }
 
     fn position_match(&self, prompt: &PromptSample, rollout: &Rollout) -> Result<Reward> {
-        let wanted = self.tokenizer.encode(self.text(prompt)?, false)?;
-        ensure!(!wanted.is_empty(), "{}: column {:?} is empty", prompt.place, self.name);
+        let wanted = self.tokens(prompt)?;
         let share = 1.0 / wanted.len() as f32;
         let right = |(place, token)| if wanted.get(place) == Some(token) { share } else { 0.0 };
         Ok(Reward::PerToken(rollout.completion.iter().enumerate().map(right).collect()))
+    }
+
+    fn tokens(&self, prompt: &PromptSample) -> Result<Vec<u32>> {
+        let tokens = self.tokenizer.encode(self.text(prompt)?, false)?;
+        ensure!(!tokens.is_empty(), "{}: column {:?} is empty", prompt.place, self.name);
+        Ok(tokens)
     }
 
     fn text<'a>(&self, prompt: &'a PromptSample) -> Result<&'a str> {
