@@ -47,7 +47,12 @@ impl World {
     fn of_digits() -> Self {
         let world = Self::new("0123456789");
         world.digits("any", |prompt, row| (prompt + row / 10) % 10);
-        world.sft("guess", "model", "data.train = 'any.jsonl'\ndata.append_eos = false\nsft.epochs = 20\nsft.batch_size = 50\noptimizer.lr = 0.003\n");
+        world.sft(
+            "guess",
+            "model",
+            "data.train = 'any.jsonl'\ndata.append_eos = false\nsft.epochs = 20\n\
+             sft.batch_size = 50\noptimizer.lr = 0.003\n",
+        );
         world
     }
 
@@ -84,7 +89,7 @@ impl World {
         run::sft(&self.config::<SftConfig>(name, model, more), launch(&mut Silent)).unwrap();
     }
 
-    /// Runs PPO from `guess` on a file of digits, one token an answer, ten samples of each digit an iteration.
+    /// Runs PPO on a file of digits, one token an answer, each row once an iteration.
     fn ppo_of_digits(&self, name: &str, from: &str, rows: &str, more: &str) -> PpoOutcome {
         run::ppo(
             &self.config::<PpoConfig>(name, from, &ppo_of_digits(rows, more)),
@@ -247,7 +252,8 @@ fn rewards_that_belong_to_other_samples_teach_nothing() {
         let outcome = world.ppo_of_digits(&format!("look_at_{policy}"), policy, "echo", look);
         outcome.iterations[0].get("objective/scores").unwrap()
     };
-    let learn = "ppo.iterations = 20\nppo.kl_coef = 0.0\nppo.entropy_coef = 0.02\noptimizer.lr = 0.002\nppo.samples_per_prompt = 4\nppo.mini_batches = 2\n";
+    let learn = "ppo.iterations = 20\nppo.kl_coef = 0.0\nppo.entropy_coef = 0.02\noptimizer.lr = 0.002\n\
+                 ppo.samples_per_prompt = 4\nppo.mini_batches = 2\n";
     world.ppo_of_digits("true", "guess", "echo", learn);
     world.ppo_of_digits("permuted", "guess", "shuffled", learn);
     let (before, learned, permuted) = (score("guess"), score("true"), score("permuted"));
