@@ -87,27 +87,40 @@ fn memory() -> Finding {
     }
 }
 
+#[cfg(feature = "libtorch")]
 fn libtorch() -> Finding {
-    if cfg!(feature = "libtorch") {
-        return Finding::present("libtorch", "linked: sft, rm and ppo can run");
-    }
+    let version = crate::trainer::torch::libtorch::VERSION;
+    Finding::present("libtorch", format!("{version}: sft, rm and ppo can run"))
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn libtorch() -> Finding {
     let advice = "training needs a build with the feature `libtorch`: make deps, then cargo build";
     Finding::absent("libtorch", "this build is the engine alone", advice)
 }
 
 fn gpu() -> Finding {
-    let models =
-        fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten().filter_map(
-            |gpu| {
-                let information = fs::read_to_string(gpu.path().join("information")).ok()?;
-                field(&information, "Model").map(str::to_owned)
-            },
-        );
+    let gpus = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let models = gpus.filter_map(|gpu| {
+        let information = fs::read_to_string(gpu.path().join("information")).ok()?;
+        field(&information, "Model").map(str::to_owned)
+    });
     let models: Vec<String> = models.collect();
     if models.is_empty() {
         return Finding::absent("GPU", "no NVIDIA driver", "everything runs on the CPU");
     }
-    Finding::present("GPU", models.join(", "))
+    Finding { advice: training_on_gpu(), ..Finding::present("GPU", models.join(", ")) }
+}
+
+/// Says what the trainer lacks to use the GPU that is there. Empty when it lacks nothing.
+#[cfg(feature = "libtorch")]
+fn training_on_gpu() -> String {
+    crate::trainer::torch::libtorch::cuda().err().unwrap_or_default()
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn training_on_gpu() -> String {
+    "a build without libtorch has no use for it".into()
 }
 
 /// Looks for TensorRT-LLM's library where its users keep it.
