@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, config::rule};
-use crate::rollout::{Prompt, StopReason, WeightVersion, Weights};
+use crate::rollout::{Prompt, PromptTokens, StopReason, WeightVersion, Weights};
 
 /// How tokens are drawn. The order of application is that of transformers' `generate`: repetition penalty,
 /// `min_new_tokens`, temperature, top-k, top-p, min-p. (vLLM applies min-p before top-k and top-p.)
@@ -181,6 +181,22 @@ pub struct RefitReport {
     pub checksum: Option<String>,
 }
 
+/// What came of comparing the engine's log-probabilities after a refit with the trainer's.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// They agree.
+    Agrees,
+    /// They do not.
+    Differs {
+        /// By how much, in words.
+        reason: String,
+        /// The prompts that were continued greedily, for the backend to try again.
+        prompts: Vec<PromptTokens>,
+        /// Tokens each was continued by.
+        tokens: usize,
+    },
+}
+
 /// How busy an engine is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -248,6 +264,19 @@ pub trait Backend: Send {
         mode: RefitMode,
         checksum: bool,
     ) -> Result<RefitReport, Error>;
+
+    /// Ends the verification of the latest refit. Backends that can look for the tensors at fault do so here.
+    ///
+    /// # Errors
+    /// [`Error::Canary`] when the verdict is that they differ.
+    fn conclude_refit(&mut self, verdict: Verdict) -> Result<(), Error> {
+        match verdict {
+            Verdict::Agrees => Ok(()),
+            Verdict::Differs { reason, .. } => {
+                Err(Error::Canary { version: self.stats().version, reason, stale: Vec::new() })
+            }
+        }
+    }
 
     /// Returns how busy the engine is.
     fn stats(&self) -> Stats;

@@ -58,6 +58,19 @@ pub enum Error {
         /// What was wrong with it.
         reason: String,
     },
+    /// After a refit the engine's log-probabilities are not the trainer's.
+    #[error(
+        "the engine under weights of version {version} does not agree with the trainer: {reason}{}",
+        stale_sentence(stale)
+    )]
+    Canary {
+        /// The weights.
+        version: WeightVersion,
+        /// By how much.
+        reason: String,
+        /// Tensors that refits do not reach, as the engine names them, where that was found out.
+        stale: Vec<String>,
+    },
     /// The trainer wrote to aliased weights and did not refit.
     #[error(
         "the weights of version {version} were written to since they were aliased; refit before generating"
@@ -113,4 +126,11 @@ pub enum Error {
     /// A model directory cannot be opened, or its weights cannot be used.
     #[error("{0}")]
     Model(String),
+}
+
+fn stale_sentence(stale: &[String]) -> String {
+    match stale {
+        [] => String::new(),
+        names => format!("; refits do not reach {}", names.join(", ")),
+    }
 }

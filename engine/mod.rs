@@ -26,9 +26,12 @@ mod worker;
 
 pub use assembly::{SampledToken, StreamEvent};
 pub use backend::{
-    Backend, Event, RefitMode, RefitReport, Request, RequestId, SamplingParams, Stats,
+    Backend, Event, RefitMode, RefitReport, Request, RequestId, SamplingParams, Stats, Verdict,
 };
-pub use config::{BackendKind, EngineConfig, EngineDtype, RefitInFlight};
+pub use config::{
+    BackendKind, CanaryConfig, EngineConfig, EngineDtype, RefitInFlight, RefitTier,
+    TensorRtLlmConfig,
+};
 pub use error::Error;
 pub use handle::{Blocking, Engine, EngineBuilder, Rollouts, TokenStream};
 pub use open::{EngineModel, open};

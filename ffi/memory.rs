@@ -54,8 +54,9 @@ impl Reading {
         *self.0
     }
 
-    fn is_of(&self, lease: &Lease) -> bool {
-        Arc::ptr_eq(parking_lot::lock_api::ArcRwLockReadGuard::rwlock(&self.0), &lease.0)
+    /// Says whether this permits to read that memory.
+    pub fn covers(&self, memory: &Memory) -> bool {
+        Arc::ptr_eq(parking_lot::lock_api::ArcRwLockReadGuard::rwlock(&self.0), &memory.0.lease.0)
     }
 }
 
@@ -65,6 +66,15 @@ impl Writing {
     }
 }
 
+/// Where bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// In this process's memory.
+    Host,
+    /// In the memory of a CUDA device, by its number.
+    Cuda(usize),
+}
+
 /// A range of bytes, kept alive by its owner. Clones share the bytes.
 #[derive(Clone)]
 pub struct Memory(Arc<Inner>);
@@ -72,6 +82,7 @@ pub struct Memory(Arc<Inner>);
 struct Inner {
     start: NonNull<u8>,
     len: usize,
+    location: Location,
     lease: Lease,
     _owner: Box<dyn Any + Send + Sync>,
 }
@@ -94,7 +105,21 @@ impl Memory {
         lease: Lease,
         owner: Box<dyn Any + Send + Sync>,
     ) -> Self {
-        Self(Arc::new(Inner { start, len, lease, _owner: owner }))
+        Self(Arc::new(Inner { start, len, location: Location::Host, lease, _owner: owner }))
+    }
+
+    /// Wraps `len` bytes of a CUDA device. They are reached by handing their address to CUDA; [`Memory::bytes`] panics.
+    ///
+    /// # Safety
+    /// As [`Memory::from_raw`], the bytes lying on that device.
+    pub unsafe fn from_device(
+        start: NonNull<u8>,
+        (len, device): (usize, usize),
+        lease: Lease,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Self {
+        let location = Location::Cuda(device);
+        Self(Arc::new(Inner { start, len, location, lease, _owner: owner }))
     }
 
     /// Takes over a vector of plain numbers, which nobody writes to any more.
@@ -130,15 +155,18 @@ impl Memory {
     /// Returns the bytes, for as long as the reading lasts.
     ///
     /// # Panics
-    /// If `reading` belongs to another lease.
+    /// If `reading` belongs to another lease, or the bytes lie on a device.
     pub fn bytes<'a>(&'a self, reading: &'a Reading) -> &'a [u8] {
-        assert!(
-            reading.is_of(&self.0.lease),
-            "a reading of another lease does not cover this memory"
-        );
+        assert_eq!(self.0.location, Location::Host, "a device's memory cannot be read from here");
+        assert!(reading.covers(self), "a reading of another lease does not cover this memory");
         // SAFETY: `from_raw`'s caller promised initialised bytes that stay in place while the owner lives, which is as
         // long as `self`; no writer can be at work while the reading, which outlives the slice, is held.
         unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+    }
+
+    /// Returns where the bytes lie.
+    pub fn location(&self) -> Location {
+        self.0.location
     }
 
     /// Returns the lease under which these bytes are read and written.

@@ -6,5 +6,7 @@
 pub mod libtorch_cuda;
 pub mod memory;
 pub mod team;
+#[cfg(feature = "tensorrt-llm")]
+pub mod tensorrt_llm;
 #[cfg(feature = "libtorch")]
 pub mod torch;

@@ -1,8 +1,14 @@
 //! How an engine is set up. The same rollouts come out whatever these say, but for `dtype`.
 
+mod canary;
+mod tensorrt_llm;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use canary::CanaryConfig;
+pub use tensorrt_llm::{RefitTier, TensorRtLlmConfig};
 
 use super::Error;
 use crate::{model::ModelSpec, rollout::Dtype};
@@ -76,8 +82,12 @@ pub struct EngineConfig {
     pub max_calls: usize,
     /// Longest time a caller waits while the engine makes no step, and a refit waits for requests in flight.
     pub deadline_seconds: f64,
-    /// What a refit does with requests in flight: `drain` or `recompute`.
+    /// What a refit does with requests in flight: `drain` or `recompute`. TensorRT-LLM always drains.
     pub refit_in_flight: RefitInFlight,
+    /// How a refit is verified.
+    pub canary: CanaryConfig,
+    /// Settings of the TensorRT-LLM backend; the embedded engine ignores them.
+    pub tensorrt_llm: TensorRtLlmConfig,
 }
 
 impl Default for EngineConfig {
@@ -93,6 +103,8 @@ impl Default for EngineConfig {
             max_calls: 4096,
             deadline_seconds: 600.0,
             refit_in_flight: RefitInFlight::Drain,
+            canary: CanaryConfig::default(),
+            tensorrt_llm: TensorRtLlmConfig::default(),
         }
     }
 }
@@ -127,7 +139,9 @@ impl EngineConfig {
             self.max_batch_tokens,
         )?;
         let seconds = self.deadline_seconds;
-        rule(seconds > 0.0 && seconds <= 1e9, "deadline_seconds", "above 0, at most 1e9", seconds)
+        rule(seconds > 0.0 && seconds <= 1e9, "deadline_seconds", "above 0, at most 1e9", seconds)?;
+        self.canary.validate()?;
+        self.tensorrt_llm.validate()
     }
 
     /// Returns the longest wait without a sign of life.

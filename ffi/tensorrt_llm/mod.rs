@@ -1,0 +1,15 @@
+//! TensorRT-LLM's Executor, and whatever keeps the same contract (`contract.h`).
+
+mod description;
+mod error;
+mod executor;
+mod plan;
+mod request;
+mod weights;
+
+pub use description::{Capabilities, Description, Library};
+pub use error::{Error, Status};
+pub use executor::{Executor, ExecutorOptions};
+pub use plan::Plan;
+pub use request::{FinishReason, Request, Response};
+pub use weights::{Bindable, DataType, WeightInfo};
