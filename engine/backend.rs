@@ -278,6 +278,12 @@ pub trait Backend: Send {
         }
     }
 
+    /// Takes what whoever watches should hear, a line each: how weights get in, that a plan was rebuilt, that this is a
+    /// double.
+    fn take_notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Returns how busy the engine is.
     fn stats(&self) -> Stats;
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::{
     Backend, Error, Event, RefitInFlight, RefitMode, RefitReport, Request, RequestId, Stats,
-    StreamEvent, assembly::Assembly,
+    StreamEvent, Verdict, assembly::Assembly,
 };
 use crate::rollout::Weights;
 
@@ -40,6 +40,14 @@ pub(super) struct Refit {
     pub(super) reply: Box<dyn FnOnce(Result<RefitReport, Error>) + Send>,
 }
 
+/// A verdict on the latest refit, and where the answer goes.
+pub(super) struct Conclusion {
+    /// What came of the verification.
+    pub(super) verdict: Verdict,
+    /// Where the answer goes.
+    pub(super) reply: Box<dyn FnOnce(Result<(), Error>) + Send>,
+}
+
 /// What a handle asks of the engine thread.
 pub(super) enum Command {
     /// Answer a request.
@@ -48,12 +56,15 @@ pub(super) enum Command {
     Cancel(Ticket),
     /// Put new weights in place.
     Refit(Refit),
+    /// End the verification of a refit.
+    Conclude(Conclusion),
 }
 
 /// Signs of life of the engine thread, for handles to look at.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     stats: Mutex<Stats>,
+    notes: Mutex<Vec<String>>,
     /// Counts what the thread did: a caller that waits in vain sees whether anything moved.
     beats: AtomicU64,
     /// Why the thread ended.
@@ -64,6 +75,11 @@ impl Pulse {
     /// Returns how busy the engine was after its latest step.
     pub(super) fn stats(&self) -> Stats {
         *self.stats.lock()
+    }
+
+    /// Takes what the backend said since this was last asked.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock())
     }
 
     /// Returns a number that grows with everything the thread does.
@@ -79,8 +95,11 @@ impl Pulse {
     }
 
     /// Shows that something moved.
-    pub(super) fn beat(&self, stats: Stats) {
+    pub(super) fn beat(&self, stats: Stats, notes: Vec<String>) {
         *self.stats.lock() = stats;
+        if !notes.is_empty() {
+            self.notes.lock().extend(notes);
+        }
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -103,12 +122,12 @@ pub(super) struct Worker {
 impl Worker {
     /// Prepares the thread's work.
     pub(super) fn new(
-        backend: Box<dyn Backend>,
+        mut backend: Box<dyn Backend>,
         commands: Receiver<Command>,
         pulse: Arc<Pulse>,
         config: &super::EngineConfig,
     ) -> Self {
-        pulse.beat(backend.stats());
+        pulse.beat(backend.stats(), backend.take_notes());
         Self {
             backend,
             commands,
@@ -161,7 +180,7 @@ impl Worker {
             self.fail_calls(&error);
         }
         self.deliver();
-        self.pulse.beat(self.backend.stats());
+        self.pulse.beat(self.backend.stats(), self.backend.take_notes());
         Ok(true)
     }
 
@@ -198,6 +217,9 @@ impl Worker {
                 }
             }
             Command::Refit(refit) => self.refits.push_back((refit, Instant::now())),
+            Command::Conclude(Conclusion { verdict, reply }) => {
+                reply(self.backend.conclude_refit(verdict));
+            }
         }
     }
 

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "libtorch")]
 mod batches;
+#[cfg(feature = "libtorch")]
+mod canary;
 pub mod demo;
 mod directory;
 #[cfg(feature = "libtorch")]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Launch, Metrics, RunDirectory,
     batches::order,
+    canary::Canary,
     generator::{Answered, Generator},
     models::{self, Wanted},
     reward::RewardSource,
@@ -53,6 +54,9 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     reward.check(&prompts)?;
     let trainer = trainer(config, &base)?;
     let engine = engine(config, &base, &trainer)?;
+    let canary = Canary::new(&config.engine, &prompts);
+    // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
+    canary.check(&engine, trainer.policy())?;
     let session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
 
     let (issuer, consumer) = queue(QueueOptions {
@@ -76,6 +80,7 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         reward,
         trainer,
         engine,
+        canary,
         consumer,
         session,
     };
@@ -97,6 +102,7 @@ struct PpoRun<'a, 'o> {
     reward: RewardSource,
     trainer: Ppo<LearningModel, LearningModel>,
     engine: Engine,
+    canary: Canary,
     consumer: Consumer<Answered>,
     session: Session<'o>,
 }
@@ -104,8 +110,10 @@ struct PpoRun<'a, 'o> {
 impl PpoRun<'_, '_> {
     fn run(mut self) -> Result<PpoOutcome> {
         let mut outcome = PpoOutcome { policy: PathBuf::new(), iterations: Vec::new() };
+        self.say_notes();
         for iteration in 1..=self.config.ppo.iterations {
             let metrics = self.iterate(iteration)?;
+            self.say_notes();
             self.session.report(iteration, &metrics)?;
             outcome.iterations.push(metrics);
             if self.session.saves(iteration) {
@@ -132,6 +140,8 @@ impl PpoRun<'_, '_> {
         watch.lap("timing_s/update");
         let refit = self.refit()?;
         watch.lap("timing_s/update_weights");
+        let parity = self.canary.check(&self.engine, self.trainer.policy())?;
+        watch.lap("timing_s/canary");
         self.consumer.advance(refit.version);
 
         self.write_samples(iteration, &rollouts, &rewards)?;
@@ -139,6 +149,7 @@ impl PpoRun<'_, '_> {
         let busy = generated.busy_seconds - before.busy_seconds;
         let mut metrics = Metrics::from_iter(trajectories.stats.metrics());
         metrics.extend(Metrics::from_iter(stats.metrics()));
+        metrics.extend(parity);
         metrics.set("sync/seconds", refit.seconds);
         metrics.set("sync/bytes", refit.bytes as f64);
         metrics.set("sync/version", refit.version.0 as f64);
@@ -147,6 +158,13 @@ impl PpoRun<'_, '_> {
         metrics.set("perf/throughput", tokens as f64 / watch.total());
         metrics.extend(watch.metrics("timing_s/step"));
         Ok(metrics)
+    }
+
+    /// Passes on what the engine has to say.
+    fn say_notes(&mut self) {
+        for line in self.engine.take_notes() {
+            self.session.observer.note(&line);
+        }
     }
 
     /// Lets the engine see the policy as it now is: by alias, so without copying a byte, on the host.

@@ -2,7 +2,7 @@
 
 use super::{Engine, Rollouts, TokenStream};
 use crate::{
-    engine::{Error, RefitMode, RefitReport, Request, SamplingParams},
+    engine::{Error, RefitMode, RefitReport, Request, SamplingParams, Verdict},
     rollout::{PromptTokens, Rollout, Weights},
 };
 
@@ -101,5 +101,13 @@ impl<'a> Blocking<'a> {
         mode: RefitMode,
     ) -> Result<RefitReport, Error> {
         self.0.patience("refit", "its commit").block(self.0.commit(weights, mode, true))?
+    }
+
+    /// Does what [`Engine::conclude_refit`] does.
+    ///
+    /// # Errors
+    /// As [`Engine::conclude_refit`].
+    pub fn conclude_refit(self, verdict: Verdict) -> Result<(), Error> {
+        self.0.patience("conclude_refit", "an answer").block(self.0.conclude(verdict))?
     }
 }

@@ -56,7 +56,8 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine, Error> {
         let Self { config, source } = self;
         config.validate()?;
-        if let (Source::Directory(_), BackendKind::TensorRtLlm) = (&source, config.backend) {
+        let lacking = config.backend == BackendKind::TensorRtLlm && !cfg!(feature = "tensorrt-llm");
+        if matches!(source, Source::Directory(_)) && lacking {
             // Before a large model is read in vain.
             return Err(Error::Unavailable { backend: "tensorrt-llm", feature: "tensorrt-llm" });
         }

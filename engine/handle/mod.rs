@@ -27,8 +27,8 @@ pub use rollouts::Rollouts;
 use self::{call::Call, wait::Patience};
 use super::{
     Backend, EngineConfig, Error, RefitMode, RefitReport, Request, SamplingParams, Stats,
-    StreamEvent, text,
-    worker::{Command, Pulse, Refit, Ticket, Worker},
+    StreamEvent, Verdict, text,
+    worker::{Command, Conclusion, Pulse, Refit, Ticket, Worker},
 };
 use crate::{
     model::Tokenizer,
@@ -256,6 +256,23 @@ impl Engine {
         self.patience("refit", "its commit").wait(self.commit(weights, mode, true)).await?
     }
 
+    /// Says what came of comparing the engine with the trainer after a refit, which ends its verification.
+    ///
+    /// # Errors
+    /// [`Error::Canary`] when they differ, naming the tensors at fault where the backend can find them; the engine is
+    /// then not to be trusted.
+    ///
+    /// # Cancel safety
+    /// Not cancelled by dropping the future.
+    pub async fn conclude_refit(&self, verdict: Verdict) -> Result<(), Error> {
+        self.patience("conclude_refit", "an answer").wait(self.conclude(verdict)).await?
+    }
+
+    /// Takes what the engine said since this was last asked, a line each: which way weights get in, that it is a double.
+    pub fn take_notes(&self) -> Vec<String> {
+        self.0.pulse.take_notes()
+    }
+
     /// Returns how busy the engine was after its latest step. Never waits.
     pub fn stats(&self) -> Stats {
         self.0.pulse.stats()
@@ -340,6 +357,13 @@ impl Engine {
         let reply = Box::new(|result| drop(answer.send(result)));
         self.send(Command::Refit(Refit { weights: weights.clone(), mode, checksum, reply }));
         report.await.unwrap_or_else(|_| Err(self.0.pulse.stopped()))
+    }
+
+    async fn conclude(&self, verdict: Verdict) -> Result<(), Error> {
+        let (answer, done) = oneshot::channel();
+        let reply = Box::new(|result| drop(answer.send(result)));
+        self.send(Command::Conclude(Conclusion { verdict, reply }));
+        done.await.unwrap_or_else(|_| Err(self.0.pulse.stopped()))
     }
 
     /// Sends a command. When the thread has ended the command is dropped, and with it the channel that its sender waits

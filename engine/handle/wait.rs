@@ -98,7 +98,7 @@ mod tests {
         poll_fn(move |_| {
             looks.set(looks.get() + 1);
             if alive {
-                pulse.beat(Stats::default());
+                pulse.beat(Stats::default(), Vec::new());
             }
             if looks.get() == 5 { Poll::Ready(5) } else { Poll::Pending }
         })
