@@ -4,152 +4,20 @@
 #![cfg(feature = "libtorch")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::{
-    fmt::Write,
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "support/world.rs"]
+mod world;
+
+use std::fs;
 
 use rollforge::{
-    config::{self, Config, PpoConfig, RewardModelConfig, SftConfig},
-    model::{Head, Model, NewModelSpec, new_model},
-    rollout::Dtype,
+    config::{PpoConfig, RewardModelConfig},
+    model::{Head, Model},
     run::{
-        self, Launch, Metrics, PpoOutcome, Silent,
+        self, Metrics, Silent,
         demo::{DemoData, Sizes},
-        model_directory,
     },
 };
-use serde_json::Value;
-use tempfile::TempDir;
-
-/// A folder that holds a small model and everything that runs leave.
-struct World(TempDir);
-
-impl World {
-    /// Makes a model with a tokenizer learned from a text.
-    fn new(corpus: &str) -> Self {
-        let world = Self(tempfile::tempdir().unwrap());
-        let spec = NewModelSpec {
-            vocab_size: 280,
-            hidden_size: 32,
-            intermediate_size: 64,
-            num_layers: 2,
-            num_heads: 2,
-            max_positions: 256,
-            ..NewModelSpec::default()
-        };
-        new_model(&spec, corpus.lines().map(String::from), &world.path("model")).unwrap();
-        world
-    }
-
-    /// Makes a model of digits that has learned to answer a digit with any digit at all.
-    fn of_digits() -> Self {
-        let world = Self::new("0123456789");
-        world.digits("any", |prompt, row| (prompt + row / 10) % 10);
-        world.sft(
-            "guess",
-            "model",
-            "data.train = 'any.jsonl'\ndata.append_eos = false\nsft.epochs = 20\n\
-             sft.batch_size = 50\noptimizer.lr = 0.003\n",
-        );
-        world
-    }
-
-    /// Writes a hundred rows, ten of each digit: `prompt` and what `answer` makes of the digit and the row.
-    fn digits(&self, name: &str, answer: impl Fn(usize, usize) -> usize) {
-        let mut rows = String::new();
-        for row in 0..100 {
-            let (prompt, answer) = (row % 10, answer(row % 10, row));
-            let line = serde_json::json!({
-                "prompt": prompt.to_string(), "completion": answer.to_string(), "answer": answer.to_string(),
-            });
-            writeln!(rows, "{line}").unwrap();
-        }
-        fs::write(self.path(&format!("{name}.jsonl")), rows).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Reads a configuration of one thread and a high learning rate, which `more` may override.
-    fn config<T: Config>(&self, name: &str, model: &str, more: &str) -> T {
-        let text = format!("output_dir = '{name}'\nseed = 1\nmodel.path = '{model}'\n{more}");
-        let usual = [("threads", "1"), ("optimizer.lr", "0.01")];
-        let overrides: Vec<String> = usual
-            .iter()
-            .filter(|(key, _)| !more.contains(&format!("{key} =")))
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        config::parse("test.toml", text, self.0.path(), &overrides).unwrap()
-    }
-
-    fn sft(&self, name: &str, model: &str, more: &str) {
-        run::sft(&self.config::<SftConfig>(name, model, more), launch(&mut Silent)).unwrap();
-    }
-
-    /// Runs PPO on a file of digits, one token an answer, each row once an iteration.
-    fn ppo_of_digits(&self, name: &str, from: &str, rows: &str, more: &str) -> PpoOutcome {
-        run::ppo(
-            &self.config::<PpoConfig>(name, from, &ppo_of_digits(rows, more)),
-            launch(&mut Silent),
-        )
-        .unwrap()
-    }
-
-    /// Returns what a run directory's `metrics.jsonl` says, line by line.
-    fn metrics(&self, run: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// Returns a hash over the weights of the model that a directory stands for.
-    fn checksum(&self, name: &str) -> String {
-        let model = Model::open(&model_directory(&self.path(name))).unwrap();
-        let weights = model.checkpoint.weights(Dtype::F32).unwrap();
-        let reading = weights.lease().read(std::time::Duration::from_secs(1)).unwrap();
-        weights.checksum(&reading)
-    }
-
-    /// Returns the one line with which a PPO run is refused, having made no run directory.
-    fn refusal(&self, model: &str, more: &str) -> String {
-        let config = self.config::<PpoConfig>("refused", model, more);
-        let error = run::ppo(&config, launch(&mut Silent)).unwrap_err();
-        let said = format!("{error:#}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(!self.path("refused").exists(), "{said}");
-        said
-    }
-}
-
-fn launch(observer: &mut Silent) -> Launch<'_> {
-    Launch { clean: false, observer }
-}
-
-fn ppo_of_digits(rows: &str, more: &str) -> String {
-    format!(
-        "data.train = '{rows}.jsonl'\nreward = {{ kind = 'position_match', column = 'answer' }}\n\
-         sampling.max_new_tokens = 1\nsampling.ignore_eos = true\nppo.prompts_per_iteration = 100\n\
-         ppo.value_init = 'policy'\n{more}"
-    )
-}
-
-/// Returns one metric in every line, which all must have.
-fn column(lines: &[Value], name: &str) -> Vec<f64> {
-    lines
-        .iter()
-        .map(|line| line[name].as_f64().unwrap_or_else(|| panic!("{name}: {line}")))
-        .collect()
-}
-
-fn files(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use world::{World, column, files, launch, ppo_of_digits};
 
 #[test]
 fn fine_tuning_a_reward_model_and_ppo_leave_whole_run_directories() {
