@@ -1,6 +1,6 @@
 //! Puts rollouts together from the events of a backend.
 
-use super::{Event, Request};
+use super::{Error, Event, Request};
 use crate::rollout::{Rollout, StopReason, VersionSpan, WeightVersion};
 
 /// One sampled token of a request.
@@ -60,22 +60,24 @@ impl Assembly {
     }
 
     /// Takes in an event of this request and returns what its caller hears; `None` for a sample that has ended before.
-    pub(super) fn take(&mut self, event: Event) -> Option<StreamEvent> {
-        match event {
-            Event::PromptLogprobs { logprobs, .. } => Some(StreamEvent::PromptLogprobs(logprobs)),
+    pub(super) fn take(&mut self, event: Event) -> Option<Result<StreamEvent, Error>> {
+        let heard = match event {
+            Event::PromptLogprobs { logprobs, .. } => StreamEvent::PromptLogprobs(logprobs),
             Event::Token { sample, token, logprob, raw_logprob, version, .. } => {
                 let rollout = self.rollouts.get_mut(sample as usize)?.as_mut()?;
                 let token = SampledToken { sample, token, logprob, raw_logprob, version };
                 append(rollout, token);
-                Some(StreamEvent::Token(token))
+                StreamEvent::Token(token)
             }
             Event::Finished { sample, stop, .. } => {
                 let mut rollout = self.rollouts.get_mut(sample as usize)?.take()?;
                 rollout.stop = stop;
                 self.unfinished -= 1;
-                Some(StreamEvent::Finished(rollout))
+                StreamEvent::Finished(rollout)
             }
-        }
+            Event::Failed { error, .. } => return Some(Err(error)),
+        };
+        Some(Ok(heard))
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
             assembly.take(event).unwrap();
         }
         let finished = Event::Finished { id: ID, sample: 0, stop: StopReason::Length };
-        let Some(StreamEvent::Finished(rollout)) = assembly.take(finished.clone()) else {
+        let Some(Ok(StreamEvent::Finished(rollout))) = assembly.take(finished.clone()) else {
             panic!()
         };
         assert_eq!(rollout.completion, [10, 11, 12]);

@@ -152,6 +152,13 @@ pub enum Event {
         /// Why.
         stop: StopReason,
     },
+    /// A request has failed, alone: no more of it comes.
+    Failed {
+        /// The request.
+        id: RequestId,
+        /// Why.
+        error: Error,
+    },
 }
 
 /// How new weights get into the engine.

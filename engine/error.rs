@@ -108,6 +108,16 @@ pub enum Error {
         /// The cargo feature that brings it.
         feature: &'static str,
     },
+    /// The library that generates refused a call or failed in it.
+    #[error("{library}: {call}: {reason}")]
+    Library {
+        /// Which library.
+        library: String,
+        /// Which call.
+        call: String,
+        /// What it said.
+        reason: String,
+    },
     /// Somebody did not come in time.
     #[error("{waiter} waited {seconds:.1} s for {awaited}; {state}")]
     Deadline {

@@ -267,12 +267,14 @@ impl Worker {
         for event in self.events.drain(..) {
             let (Event::PromptLogprobs { id, .. }
             | Event::Token { id, .. }
-            | Event::Finished { id, .. }) = event;
+            | Event::Finished { id, .. }
+            | Event::Failed { id, .. }) = event;
             let Some((_, assembly, sink)) = self.calls.get_mut(&id) else { continue };
+            let failed = matches!(event, Event::Failed { .. });
             if let Some(heard) = assembly.take(event) {
-                sink(Ok(heard));
+                sink(heard);
             }
-            if assembly.is_complete() {
+            if failed || assembly.is_complete() {
                 let (ticket, ..) = self.calls.remove(&id).expect("found above");
                 self.tickets.remove(&ticket);
             }

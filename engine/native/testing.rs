@@ -253,9 +253,10 @@ impl<B: Backend> Driver<B> {
         for event in events {
             let (Event::PromptLogprobs { id, .. }
             | Event::Token { id, .. }
-            | Event::Finished { id, .. }) = event;
+            | Event::Finished { id, .. }
+            | Event::Failed { id, .. }) = event;
             let call = self.open.get_mut(&id).expect("no event of a cancelled request comes");
-            match call.take(event).expect("no event of a sample that has ended comes") {
+            match call.take(event).expect("no event of a sample that has ended comes")? {
                 StreamEvent::Finished(rollout) => {
                     let key = (rollout.prompt.id, rollout.sample);
                     assert!(self.finished.insert(key, rollout).is_none());
