@@ -27,13 +27,20 @@ lint: deps  ## formatting and clippy, warnings denied
 doc: deps
 	ci/doc.sh
 
-deps: third_party/libtorch/fetched  ## libtorch, pinned by hash, into third_party/libtorch
+deps: third_party/libtorch/fetched third_party/libclang/fetched  ## libtorch and libclang, pinned by hash, into third_party
 
-third_party/libtorch/fetched: third_party/fetch_libtorch.py third_party/libtorch.requirements
+third_party/libtorch/fetched: third_party/fetch_libtorch.py third_party/wheels.py third_party/libtorch.requirements
 	@if [ -n "$(LIBTORCH)$(LIBTORCH_USE_PYTORCH)" ]; then \
 		echo "using the libtorch that LIBTORCH or LIBTORCH_USE_PYTORCH names"; \
 	else \
 		python3 third_party/fetch_libtorch.py && touch $@; \
+	fi
+
+third_party/libclang/fetched: third_party/fetch_libclang.py third_party/wheels.py third_party/libclang.requirements
+	@if [ -n "$(LIBCLANG_PATH)" ]; then \
+		echo "using the libclang that LIBCLANG_PATH names"; \
+	else \
+		python3 third_party/fetch_libclang.py && touch $@; \
 	fi
 
 clean:

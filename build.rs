@@ -1,8 +1,14 @@
-//! Tells the linker where libtorch lies, so that the binary, tests and doctests find it at run time.
+//! Tells the linker where libtorch lies, and builds the border to TensorRT-LLM.
+
+#[cfg(feature = "tensorrt-llm")]
+#[path = "build/mod.rs"]
+mod tensorrt_llm;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     rpath();
+    #[cfg(feature = "tensorrt-llm")]
+    tensorrt_llm::build();
 }
 
 /// torch-sys sets an rpath for itself only, and `rustc-link-arg` does not travel to dependents: pass it on.

@@ -1,6 +1,6 @@
 //! Which implementation of the contract there is, and what it can do.
 
-use super::Error;
+use super::{Error, bridge, contract};
 
 /// An implementation of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,23 +40,23 @@ pub struct Capabilities(pub u64);
 
 impl Capabilities {
     /// Tier A: the live engine takes weights.
-    pub const REFIT_IN_PLACE: Self = Self(1 << 0);
+    pub const REFIT_IN_PLACE: Self = Self(contract::RF_CAN_REFIT_IN_PLACE as u64);
     /// Tier C: a plan is refitted, serialised and run anew.
-    pub const REBUILD: Self = Self(1 << 1);
+    pub const REBUILD: Self = Self(contract::RF_CAN_REBUILD as u64);
     /// Weights may lie in host memory.
-    pub const REFIT_FROM_HOST: Self = Self(1 << 2);
+    pub const REFIT_FROM_HOST: Self = Self(contract::RF_CAN_REFIT_FROM_HOST as u64);
     /// Weights may lie in device memory.
-    pub const REFIT_FROM_DEVICE: Self = Self(1 << 3);
+    pub const REFIT_FROM_DEVICE: Self = Self(contract::RF_CAN_REFIT_FROM_DEVICE as u64);
     /// Requests carry a salt that keeps KV blocks of other salts away.
-    pub const CACHE_SALT: Self = Self(1 << 4);
+    pub const CACHE_SALT: Self = Self(contract::RF_CAN_CACHE_SALT as u64);
     /// A request may ask for several sequences.
-    pub const RETURN_SEQUENCES: Self = Self(1 << 5);
+    pub const RETURN_SEQUENCES: Self = Self(contract::RF_CAN_RETURN_SEQUENCES as u64);
     /// min-p sampling.
-    pub const MIN_P: Self = Self(1 << 6);
+    pub const MIN_P: Self = Self(contract::RF_CAN_MIN_P as u64);
     /// Cancelled and timed-out sequences say so.
-    pub const REPORT_CANCEL: Self = Self(1 << 7);
+    pub const REPORT_CANCEL: Self = Self(contract::RF_CAN_REPORT_CANCEL as u64);
     /// Requests may carry a time limit.
-    pub const ALLOTTED_TIME: Self = Self(1 << 8);
+    pub const ALLOTTED_TIME: Self = Self(contract::RF_CAN_ALLOTTED_TIME as u64);
 
     /// Says whether every bit of `wanted` is there.
     pub fn contains(self, wanted: Self) -> bool {
@@ -86,6 +86,24 @@ impl Library {
     /// # Errors
     /// When it does not speak this version of the contract.
     pub fn describe(self) -> Result<Description, Error> {
-        todo!()
+        let found = bridge::describe(self.is_double())
+            .map_err(|thrown| Error::thrown("describe", &thrown))?;
+        let sentence = |text: String| (!text.is_empty()).then_some(text);
+        Ok(Description {
+            name: found.name,
+            trtllm: found.trtllm_version,
+            trtllm_headers: found.trtllm_headers,
+            tensorrt: found.tensorrt_version,
+            tensorrt_headers: found.tensorrt_headers,
+            warning: sentence(found.warning),
+            refusal: sentence(found.refusal),
+            capabilities: Capabilities(found.capabilities),
+            is_double: found.is_double,
+        })
+    }
+
+    /// Says which table of functions is meant.
+    pub(super) fn is_double(self) -> bool {
+        self == Self::Double
     }
 }

@@ -1,10 +1,14 @@
 //! TensorRT-LLM's Executor, and whatever keeps the same contract (`contract.h`).
 
+mod bridge;
+mod contract;
 mod description;
 mod error;
 mod executor;
 mod plan;
+mod refit;
 mod request;
+mod streams;
 mod weights;
 
 pub use description::{Capabilities, Description, Library};

@@ -1,13 +1,18 @@
 //! A plan that nothing runs: refitted and serialised, it becomes the next executor.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
-use super::{Bindable, DataType, Error, Library, WeightInfo};
+use cxx::UniquePtr;
+
+use super::{Bindable, DataType, Error, Library, WeightInfo, bridge, refit};
 use crate::ffi::memory::{Memory, Reading};
 
 /// An engine file (`rankN.engine`) in memory.
-#[derive(Debug)]
-pub struct Plan;
+pub struct Plan {
+    // Before what is bound: the refitter goes first.
+    inner: UniquePtr<bridge::Plan>,
+    bound: refit::Bound,
+}
 
 impl Plan {
     /// Loads an engine file.
@@ -15,7 +20,10 @@ impl Plan {
     /// # Errors
     /// The other side's sentence.
     pub fn load(library: Library, file: &Path) -> Result<Self, Error> {
-        todo!()
+        let path = file.to_str().ok_or_else(|| Error::path("load", file))?;
+        let inner = bridge::load_plan(library.is_double(), path)
+            .map_err(|thrown| Error::thrown("load", &thrown))?;
+        Ok(Self { inner, bound: refit::Bound::default() })
     }
 
     /// Writes the plan with the weights it has now.
@@ -23,20 +31,36 @@ impl Plan {
     /// # Errors
     /// The other side's sentence.
     pub fn serialize(&mut self) -> Result<Vec<u8>, Error> {
-        todo!()
+        let buffer = self
+            .inner
+            .pin_mut()
+            .serialize()
+            .map_err(|thrown| Error::thrown("serialize", &thrown))?;
+        Ok(buffer.bytes().to_vec())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("bound", &self.bound).finish_non_exhaustive()
     }
 }
 
 impl Bindable for Plan {
     fn weights(&mut self) -> Result<Vec<WeightInfo>, Error> {
-        todo!()
+        let refit = self.inner.pin_mut().refit();
+        refit::weights(refit.map_err(|thrown| Error::thrown("weights", &thrown))?)
     }
 
     fn bind(&mut self, name: &str, dtype: DataType, values: &Memory) -> Result<(), Error> {
-        todo!()
+        let refit = self.inner.pin_mut().refit();
+        let refit = refit.map_err(|thrown| Error::thrown("bind", &thrown))?;
+        self.bound.bind(refit, name, dtype, values)
     }
 
     fn commit(&mut self, readings: &[&Reading]) -> Result<(), Error> {
-        todo!()
+        let refit = self.inner.pin_mut().refit();
+        let refit = refit.map_err(|thrown| Error::thrown("commit", &thrown))?;
+        self.bound.commit(refit, readings)
     }
 }

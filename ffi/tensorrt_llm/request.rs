@@ -1,5 +1,7 @@
 //! What goes into an executor and what comes out.
 
+use super::{bridge, contract};
+
 /// One prompt and how to answer it. Field for field `rf_request` of `contract.h`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -78,4 +80,68 @@ pub struct Response {
     pub is_final: bool,
     /// Why the request failed, if it did.
     pub error: Option<String>,
+}
+
+impl Request {
+    /// Returns the contract's form of it, whose pointers are those of the prompt and of the arguments: the stop words one
+    /// after the other, and the length of each.
+    pub(super) fn for_contract(
+        &self,
+        stop_words: &[i32],
+        stop_word_lens: &[u64],
+    ) -> contract::rf_request {
+        contract::rf_request {
+            prompt: self.prompt.as_ptr(),
+            prompt_len: self.prompt.len() as u64,
+            max_tokens: self.max_tokens,
+            streaming: self.streaming.into(),
+            num_return_sequences: self.num_return_sequences,
+            return_log_probs: self.return_log_probs.into(),
+            seed: self.seed,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            min_tokens: self.min_tokens,
+            end_id: self.end_id.unwrap_or(-1),
+            pad_id: self.pad_id,
+            stop_words: stop_words.as_ptr(),
+            stop_word_lens: stop_word_lens.as_ptr(),
+            stop_words_len: stop_word_lens.len() as u64,
+            cache_salt: self.cache_salt,
+            allotted_ms: self.allotted_ms,
+        }
+    }
+}
+
+impl From<i32> for FinishReason {
+    fn from(reason: i32) -> Self {
+        match u32::try_from(reason) {
+            Ok(contract::RF_NOT_FINISHED) => Self::NotFinished,
+            Ok(contract::RF_END_ID) => Self::EndId,
+            Ok(contract::RF_STOP_WORDS) => Self::StopWords,
+            Ok(contract::RF_LENGTH) => Self::Length,
+            Ok(contract::RF_TIMED_OUT) => Self::TimedOut,
+            Ok(contract::RF_CANCELLED) => Self::Cancelled,
+            _ => Self::Other(reason),
+        }
+    }
+}
+
+impl From<bridge::Response> for Response {
+    fn from(mut it: bridge::Response) -> Self {
+        let surplus = it.log_probs.len().saturating_sub(it.tokens.len());
+        it.log_probs.drain(..surplus);
+        Self {
+            request: it.request_id,
+            sequence: it.sequence_index,
+            tokens: it.tokens,
+            log_probs: it.log_probs,
+            finish: it.finish_reason.into(),
+            is_sequence_final: it.is_sequence_final,
+            is_final: it.is_final,
+            error: it.failed.then_some(it.error),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Weights on their way into an engine.
 
-use super::Error;
+use super::{Error, contract};
 use crate::ffi::memory::{Memory, Reading};
 
 /// The number format of an engine's tensor.
@@ -51,4 +51,26 @@ pub trait Bindable {
     /// # Panics
     /// If a bound memory's lease is not among the readings.
     fn commit(&mut self, readings: &[&Reading]) -> Result<(), Error>;
+}
+
+impl From<i32> for DataType {
+    fn from(dtype: i32) -> Self {
+        match u32::try_from(dtype) {
+            Ok(contract::RF_F32) => Self::F32,
+            Ok(contract::RF_F16) => Self::F16,
+            Ok(contract::RF_BF16) => Self::Bf16,
+            _ => Self::Other(dtype),
+        }
+    }
+}
+
+impl From<DataType> for i32 {
+    fn from(dtype: DataType) -> Self {
+        match dtype {
+            DataType::F32 => contract::RF_F32 as Self,
+            DataType::F16 => contract::RF_F16 as Self,
+            DataType::Bf16 => contract::RF_BF16 as Self,
+            DataType::Other(number) => number,
+        }
+    }
 }
