@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{engine::EngineArguments, output::print, prompts, sampling::SamplingArguments};
+use super::{opening::OpeningArguments, output::print, prompts, sampling::SamplingArguments};
 use crate::{
     engine::{Engine, Request, SamplingParams, StreamEvent},
     model::Model,
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    engine: EngineArguments,
+    engine: OpeningArguments,
     /// A prompt; may be given several times
     #[arg(long, short, value_name = "TEXT", conflicts_with = "input")]
     prompt: Vec<String>,

@@ -6,9 +6,9 @@
 mod config;
 mod demo;
 mod doctor;
-mod engine;
 mod generate;
 mod new_model;
+mod opening;
 mod output;
 mod ppo;
 mod prompts;

@@ -6,14 +6,14 @@ use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{engine::EngineArguments, output::print, prompts, trainer};
+use super::{opening::OpeningArguments, output::print, prompts, trainer};
 use crate::model::{Model, ModelSpec};
 
 /// Say how likely each token of a text is, given those before it
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) engine: EngineArguments,
+    pub(super) engine: OpeningArguments,
     /// A text; may be given several times
     #[arg(long, short, value_name = "TEXT")]
     text: Vec<String>,

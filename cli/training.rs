@@ -1,6 +1,6 @@
 //! What `sft`, `rm` and `ppo` share: a configuration, a run directory, and somebody to watch.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -38,12 +38,14 @@ pub(super) struct TrainingArguments {
     quiet: bool,
 }
 
-/// Runs a stage under its configuration and prints what it comes to; or only shows the configuration.
+/// Runs a stage under its configuration and prints what it comes to; or only shows the configuration. `more` are
+/// overrides that go before those of the arguments.
 pub(super) fn run<T: Config>(
     arguments: &TrainingArguments,
+    more: Vec<String>,
     stage: impl FnOnce(&T, bool, &mut dyn Observer) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<()> {
-    let config: T = config::load(&arguments.config, &arguments.overrides()?)?;
+    let config: T = config::load(&arguments.config, &arguments.overrides(more)?)?;
     if arguments.dry_run {
         return Ok(print(config::to_toml(&config).trim_end())?);
     }
@@ -56,16 +58,19 @@ pub(super) fn run<T: Config>(
 
 impl TrainingArguments {
     /// Returns all overrides; the last one of a key counts.
-    fn overrides(&self) -> anyhow::Result<Vec<String>> {
-        let mut overrides = self.overrides.clone();
+    fn overrides(&self, mut overrides: Vec<String>) -> anyhow::Result<Vec<String>> {
+        overrides.extend_from_slice(&self.overrides);
         if let Some(folder) = &self.output_dir {
-            // As seen from here; paths in a configuration are as seen from its file.
-            let folder = std::path::absolute(folder).context("--output-dir")?;
-            overrides
-                .push(format!("output_dir={}", toml::Value::from(folder.display().to_string())));
+            overrides.push(folder_override("output_dir", folder).context("--output-dir")?);
         }
         overrides.extend(self.seed.map(|seed| format!("seed={seed}")));
         overrides.extend(self.threads.map(|threads| format!("threads={threads}")));
         Ok(overrides)
     }
+}
+
+/// Sets a key to a folder as seen from here; paths in a configuration are as seen from its file.
+pub(super) fn folder_override(key: &str, folder: &Path) -> std::io::Result<String> {
+    let folder = std::path::absolute(folder)?;
+    Ok(format!("{key}={}", toml::Value::from(folder.display().to_string())))
 }

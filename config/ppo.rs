@@ -107,6 +107,7 @@ impl Config for PpoConfig {
         if let RewardConfig::Model { path } = &mut self.reward {
             resolve(folder, [path]);
         }
+        resolve(folder, self.engine.tensorrt_llm.engine_dir.as_mut());
         self.model.reference.get_or_insert_with(|| self.model.path.clone());
         self.ppo = self.ppo.resolved(self.optimizer.lr);
         if self.engine.threads == 0 {

@@ -198,3 +198,31 @@ fn a_section_of_another_task_is_refused_by_name() {
             .starts_with("unknown key \"ppo\", expected one of")
     );
 }
+
+#[test]
+fn the_tensorrt_llm_sections_are_checked_and_spelled_out() {
+    let text = format!(
+        "{PPO}[engine]\nbackend = \"tensorrt-llm\"\n[engine.tensorrt_llm]\nengine_dir = \"engine\"\n\
+         refit = \"in_place\"\n[engine.canary]\nthreshold = 0.01\n"
+    );
+    let config: PpoConfig = read(&text, &[]).unwrap();
+    assert_eq!(config.engine.tensorrt_llm.engine_dir.as_deref(), Some(Path::new("/base/engine")));
+    assert_eq!(read::<PpoConfig>(&to_toml(&config), &[]).unwrap(), config);
+    for (key, said) in [
+        ("engine.tensorrt_llm.engin_dir=a", "did you mean \"engine_dir\"?"),
+        ("engine.tensorrt_llm.refit=in-place", "did you mean \"in_place\"?"),
+        ("engine.canary.prompt=3", "did you mean \"prompts\"?"),
+        ("engine.canary.threshold=0.0", "engine.canary.threshold must be above 0"),
+        (
+            "engine.tensorrt_llm.kv_free_fraction=1.5",
+            "tensorrt_llm.kv_free_fraction must be from 0 to 1",
+        ),
+        ("engine.refit_in_flight=recompute", "engine.refit_in_flight must be \"drain\""),
+        ("engine.backend=tensorrt", "did you mean \"tensorrt-llm\"?"),
+    ] {
+        let refused = refusal::<PpoConfig>(&text, &[key]);
+        assert!(refused.contains(said), "{key}: {refused}");
+    }
+    let refused = refusal::<PpoConfig>(PPO, &["engine.backend=tensorrt-llm"]);
+    assert!(refused.contains("engine.tensorrt_llm.engine_dir must be the directory"), "{refused}");
+}

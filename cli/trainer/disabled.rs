@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::{
-    cli::{demo, engine::EngineArguments},
+    cli::{demo, opening::OpeningArguments},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     model::Model,
     run::Observer,
@@ -40,7 +40,7 @@ pub(in crate::cli) fn demo(_: &demo::Arguments) -> Result<ExitCode> {
 /// Says what is missing.
 pub(in crate::cli) fn logprobs(
     _: &Model,
-    _: &EngineArguments,
+    _: &OpeningArguments,
     _: &[Vec<u32>],
 ) -> Result<Vec<Vec<f32>>> {
     bail!("--by trainer {NEEDED}")

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    cli::{demo, engine::EngineArguments, report},
+    cli::{demo, opening::OpeningArguments, report},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     engine::EngineDtype,
     model::Model,
@@ -80,7 +80,7 @@ pub(in crate::cli) fn demo(arguments: &demo::Arguments) -> Result<ExitCode> {
 /// Returns the log-probability of each token but the first, for each text.
 pub(in crate::cli) fn logprobs(
     model: &Model,
-    arguments: &EngineArguments,
+    arguments: &OpeningArguments,
     texts: &[Vec<u32>],
 ) -> Result<Vec<Vec<f32>>> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -141,7 +141,28 @@ impl EngineConfig {
         let seconds = self.deadline_seconds;
         rule(seconds > 0.0 && seconds <= 1e9, "deadline_seconds", "above 0, at most 1e9", seconds)?;
         self.canary.validate()?;
-        self.tensorrt_llm.validate()
+        self.tensorrt_llm.validate()?;
+        match self.backend {
+            BackendKind::Native => Ok(()),
+            BackendKind::TensorRtLlm => self.validate_tensorrt_llm(),
+        }
+    }
+
+    /// Checks what the TensorRT-LLM backend asks of the other fields.
+    fn validate_tensorrt_llm(&self) -> Result<(), Error> {
+        rule(
+            self.tensorrt_llm.engine_dir.is_some(),
+            "tensorrt_llm.engine_dir",
+            "the directory of an engine where backend is \"tensorrt-llm\" (`rollforge engine build` makes one)",
+            "none",
+        )?;
+        // The Executor cannot be made to compute again what it has in its KV cache.
+        rule(
+            self.refit_in_flight == RefitInFlight::Drain,
+            "refit_in_flight",
+            "\"drain\" where backend is \"tensorrt-llm\"",
+            "\"recompute\"",
+        )
     }
 
     /// Returns the longest wait without a sign of life.
@@ -202,6 +223,41 @@ mod tests {
         );
         let config = EngineConfig { deadline_seconds: f64::NAN, ..EngineConfig::default() };
         assert!(config.validate().unwrap_err().to_string().starts_with("deadline_seconds must be"));
+    }
+
+    #[test]
+    fn the_tensorrt_llm_backend_needs_an_engine_and_drains() {
+        let mut config =
+            EngineConfig { backend: BackendKind::TensorRtLlm, ..EngineConfig::default() };
+        let said = |config: &EngineConfig| config.validate().unwrap_err().to_string();
+        assert!(said(&config).starts_with("tensorrt_llm.engine_dir must be the directory"));
+        config.tensorrt_llm.engine_dir = Some("engine".into());
+        config.validate().unwrap();
+        config.refit_in_flight = RefitInFlight::Recompute;
+        assert_eq!(
+            said(&config),
+            "refit_in_flight must be \"drain\" where backend is \"tensorrt-llm\", got \"recompute\""
+        );
+        config.backend = BackendKind::Native;
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn the_double_is_there_only_with_its_feature() {
+        let tensorrt_llm = TensorRtLlmConfig { double: true, ..TensorRtLlmConfig::default() };
+        let validated = EngineConfig { tensorrt_llm, ..EngineConfig::default() }.validate();
+        assert_eq!(validated.is_ok(), cfg!(feature = "tensorrt-llm"), "{validated:?}");
+    }
+
+    #[test]
+    fn a_negative_device_is_named_with_its_section() {
+        let tensorrt_llm =
+            TensorRtLlmConfig { device_ids: vec![0, -3], ..TensorRtLlmConfig::default() };
+        let error = EngineConfig { tensorrt_llm, ..EngineConfig::default() }.validate();
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "tensorrt_llm.device_ids must be at least 0 each, got -3"
+        );
     }
 
     #[test]

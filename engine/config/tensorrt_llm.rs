@@ -60,9 +60,17 @@ impl TensorRtLlmConfig {
     /// Names the first field that breaks one.
     pub fn validate(&self) -> Result<(), Error> {
         let share = self.kv_free_fraction;
-        rule((0.0..=1.0).contains(&share), "kv_free_fraction", "from 0 to 1", share)?;
-        let negative =
-            [("device_ids", &self.device_ids), ("participant_ids", &self.participant_ids)];
+        rule((0.0..=1.0).contains(&share), "tensorrt_llm.kv_free_fraction", "from 0 to 1", share)?;
+        rule(
+            !self.double || cfg!(feature = "tensorrt-llm"),
+            "tensorrt_llm.double",
+            "false in a build without the feature `tensorrt-llm`, which brings the double",
+            self.double,
+        )?;
+        let negative = [
+            ("tensorrt_llm.device_ids", &self.device_ids),
+            ("tensorrt_llm.participant_ids", &self.participant_ids),
+        ];
         for (field, ids) in negative {
             let bad = ids.iter().find(|&&id| id < 0);
             rule(bad.is_none(), field, "at least 0 each", bad.copied().unwrap_or_default())?;

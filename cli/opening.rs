@@ -1,4 +1,4 @@
-//! What `generate` and `score` share: opening a model in the engine.
+//! What `generate` and `score` share: opening a model in the embedded engine.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// Which model, and how it is computed.
 #[derive(Debug, clap::Args)]
-pub(super) struct EngineArguments {
+pub(super) struct OpeningArguments {
     /// A Hugging Face model directory, or a run directory: then its latest checkpoint
     #[arg(value_name = "MODEL")]
     model: PathBuf,
@@ -32,7 +32,7 @@ pub(super) enum Format {
     Bf16,
 }
 
-impl EngineArguments {
+impl OpeningArguments {
     /// Opens everything in the directory but the weights.
     pub(super) fn model(&self) -> anyhow::Result<Model> {
         Ok(Model::open(&self.directory())?)
