@@ -222,7 +222,8 @@ fn remove(folder: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn sync_tree(folder: &Path) -> io::Result<()> {
+/// Makes a folder and all that is in it durable.
+pub(super) fn sync_tree(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

@@ -8,6 +8,7 @@ mod batches;
 mod canary;
 pub mod demo;
 mod directory;
+pub mod engine_build;
 #[cfg(feature = "libtorch")]
 mod generator;
 mod latest;

@@ -1,6 +1,8 @@
 //! Looks at the machine: what there is to generate and train with.
 
-use std::{fs, path::PathBuf};
+mod tensorrt_llm;
+
+use std::fs;
 
 use serde::Serialize;
 
@@ -29,7 +31,9 @@ impl Finding {
 
 /// Looks at everything. Changes nothing and never fails: what cannot be found is a finding too.
 pub fn examine() -> Vec<Finding> {
-    vec![cpu(), vectors(), threads(), memory(), libtorch(), gpu(), tensorrt_llm()]
+    let mut findings = vec![cpu(), vectors(), threads(), memory(), libtorch(), gpu()];
+    findings.extend(tensorrt_llm::examine());
+    findings
 }
 
 fn cpu() -> Finding {
@@ -99,13 +103,18 @@ fn libtorch() -> Finding {
     Finding::absent("libtorch", "this build is the engine alone", advice)
 }
 
-fn gpu() -> Finding {
+/// Returns the name of each NVIDIA GPU that the driver knows.
+pub fn gpus() -> Vec<String> {
     let gpus = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
     let models = gpus.filter_map(|gpu| {
         let information = fs::read_to_string(gpu.path().join("information")).ok()?;
         field(&information, "Model").map(str::to_owned)
     });
-    let models: Vec<String> = models.collect();
+    models.collect()
+}
+
+fn gpu() -> Finding {
+    let models = gpus();
     if models.is_empty() {
         return Finding::absent("GPU", "no NVIDIA driver", "everything runs on the CPU");
     }
@@ -121,23 +130,6 @@ fn training_on_gpu() -> String {
 #[cfg(not(feature = "libtorch"))]
 fn training_on_gpu() -> String {
     "a build without libtorch has no use for it".into()
-}
-
-/// Looks for TensorRT-LLM's library where its users keep it.
-fn tensorrt_llm() -> Finding {
-    let root = std::env::var_os("TENSORRT_LLM_ROOT").map(PathBuf::from);
-    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let folders = root.iter().flat_map(|root| [root.join("lib"), root.join("libs"), root.clone()]);
-    let mut folders = folders.chain(std::env::split_paths(&libraries));
-    let name = "libtensorrt_llm.so";
-    match folders.find(|folder| folder.join(name).is_file()) {
-        Some(folder) => Finding::present("TensorRT-LLM", folder.display().to_string()),
-        None => Finding::absent(
-            "TensorRT-LLM",
-            format!("no {name} under TENSORRT_LLM_ROOT or LD_LIBRARY_PATH"),
-            "not needed: the embedded engine generates",
-        ),
-    }
 }
 
 /// Returns the value of the first `name : value` line.
