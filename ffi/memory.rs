@@ -4,7 +4,7 @@
 //! apart: the engine reads under [`Lease::read`] for one step, the trainer writes under [`Lease::write`] for one
 //! optimizer step, and each write is counted, so that a reader notices that the bytes have moved on.
 
-use std::{any::Any, fmt, ptr::NonNull, sync::Arc, time::Duration};
+use std::{any::Any, fmt, ops::Range, ptr::NonNull, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 
@@ -56,7 +56,7 @@ impl Reading {
 
     /// Says whether this permits to read that memory.
     pub fn covers(&self, memory: &Memory) -> bool {
-        Arc::ptr_eq(parking_lot::lock_api::ArcRwLockReadGuard::rwlock(&self.0), &memory.0.lease.0)
+        Arc::ptr_eq(parking_lot::lock_api::ArcRwLockReadGuard::rwlock(&self.0), &memory.lease().0)
     }
 }
 
@@ -75,11 +75,16 @@ pub enum Location {
     Cuda(usize),
 }
 
-/// A range of bytes, kept alive by its owner. Clones share the bytes.
+/// A range of bytes within a storage that its owner keeps alive. Clones and parts share the bytes.
 #[derive(Clone)]
-pub struct Memory(Arc<Inner>);
+pub struct Memory {
+    storage: Arc<Storage>,
+    /// Invariant: lies within the storage.
+    range: Range<usize>,
+}
 
-struct Inner {
+/// All the bytes of one owner. Two parts belong to one allocation exactly when they share this.
+struct Storage {
     start: NonNull<u8>,
     len: usize,
     location: Location,
@@ -87,11 +92,13 @@ struct Inner {
     _owner: Box<dyn Any + Send + Sync>,
 }
 
-// SAFETY: the bytes are only reached through `Memory::bytes`, under a read lease; `from_raw`'s caller promised that
-// every writer holds the write lease, so a shared reference on any thread sees bytes at rest. The owner is Send + Sync.
-unsafe impl Send for Inner {}
+// SAFETY: host bytes are only reached through `Memory::bytes`, under a read lease; a device's bytes are never reached
+// from here, their address is handed to CUDA by callers who hold a reading. `from_raw`'s and `from_device`'s callers
+// promised that every writer holds the write lease, so a shared reference on any thread sees bytes at rest. The owner is
+// Send + Sync.
+unsafe impl Send for Storage {}
 // SAFETY: as for Send.
-unsafe impl Sync for Inner {}
+unsafe impl Sync for Storage {}
 
 impl Memory {
     /// Wraps `len` bytes at `start`.
@@ -105,13 +112,14 @@ impl Memory {
         lease: Lease,
         owner: Box<dyn Any + Send + Sync>,
     ) -> Self {
-        Self(Arc::new(Inner { start, len, location: Location::Host, lease, _owner: owner }))
+        Self::whole(Storage { start, len, location: Location::Host, lease, _owner: owner })
     }
 
     /// Wraps `len` bytes of a CUDA device. They are reached by handing their address to CUDA; [`Memory::bytes`] panics.
     ///
     /// # Safety
-    /// As [`Memory::from_raw`], the bytes lying on that device.
+    /// As [`Memory::from_raw`], the bytes lying on that device. A write that was queued under the write lease counts as
+    /// done when the lease is given back: who hands the address to CUDA orders that work after the writer's stream.
     pub unsafe fn from_device(
         start: NonNull<u8>,
         (len, device): (usize, usize),
@@ -119,7 +127,11 @@ impl Memory {
         owner: Box<dyn Any + Send + Sync>,
     ) -> Self {
         let location = Location::Cuda(device);
-        Self(Arc::new(Inner { start, len, location, lease, _owner: owner }))
+        Self::whole(Storage { start, len, location, lease, _owner: owner })
+    }
+
+    fn whole(storage: Storage) -> Self {
+        Self { range: 0..storage.len, storage: Arc::new(storage) }
     }
 
     /// Takes over a vector of plain numbers, which nobody writes to any more.
@@ -127,7 +139,7 @@ impl Memory {
         let bytes: &[u8] = bytemuck::cast_slice(&vec);
         let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
         // SAFETY: moving the vector does not move its heap bytes, `NoUninit` says they are initialised, and the owner
-        // is private to `Inner`, so there is no writer.
+        // is private to `Storage`, so there is no writer.
         unsafe { Self::from_raw(start, len, lease.clone(), Box::new(vec)) }
     }
 
@@ -135,7 +147,7 @@ impl Memory {
     ///
     /// # Panics
     /// If the range lies outside the map.
-    pub fn from_map(map: Arc<memmap2::Mmap>, range: std::ops::Range<usize>, lease: &Lease) -> Self {
+    pub fn from_map(map: Arc<memmap2::Mmap>, range: Range<usize>, lease: &Lease) -> Self {
         let bytes = &map[range];
         let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
         // SAFETY: the map is private and read-only, so we never write to it, and it lives as long as its owner.
@@ -157,36 +169,66 @@ impl Memory {
     /// # Panics
     /// If `reading` belongs to another lease, or the bytes lie on a device.
     pub fn bytes<'a>(&'a self, reading: &'a Reading) -> &'a [u8] {
-        assert_eq!(self.0.location, Location::Host, "a device's memory cannot be read from here");
+        assert_eq!(self.location(), Location::Host, "a device's memory cannot be read from here");
         assert!(reading.covers(self), "a reading of another lease does not cover this memory");
+        let (start, len) = (self.storage.start.as_ptr(), self.storage.len);
         // SAFETY: `from_raw`'s caller promised initialised bytes that stay in place while the owner lives, which is as
         // long as `self`; no writer can be at work while the reading, which outlives the slice, is held.
-        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+        let storage = unsafe { std::slice::from_raw_parts(start, len) };
+        &storage[self.range.clone()]
+    }
+
+    /// Returns a part of the bytes; `range` counts from the first of them. `None` when it reaches beyond the last.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        let fits = range.start <= range.end && range.end <= self.len();
+        let offset = self.range.start;
+        fits.then(|| Self {
+            storage: self.storage.clone(),
+            range: offset + range.start..offset + range.end,
+        })
+    }
+
+    /// Returns parts that lie one right after the other as one range; `None` when they do not.
+    ///
+    /// Only parts of one memory (see [`Memory::slice`]) can be joined. Separate allocations may touch by chance, but a
+    /// range across both would be kept alive by one owner and reached through a pointer into one allocation.
+    pub fn joined(parts: &[Self]) -> Option<Self> {
+        let (first, rest) = parts.split_first()?;
+        let mut all = first.clone();
+        for part in rest {
+            let adjacent =
+                Arc::ptr_eq(&all.storage, &part.storage) && all.range.end == part.range.start;
+            if !adjacent {
+                return None;
+            }
+            all.range.end = part.range.end;
+        }
+        Some(all)
     }
 
     /// Returns where the bytes lie.
     pub fn location(&self) -> Location {
-        self.0.location
+        self.storage.location
     }
 
     /// Returns the lease under which these bytes are read and written.
     pub fn lease(&self) -> &Lease {
-        &self.0.lease
+        &self.storage.lease
     }
 
-    /// Returns the address of the first byte: equal addresses mean an alias.
+    /// Returns the address of the first byte: equal addresses mean an alias. On a device it is a device pointer.
     pub fn address(&self) -> usize {
-        self.0.start.as_ptr() as usize
+        self.storage.start.as_ptr() as usize + self.range.start
     }
 
     /// Returns the number of bytes.
     pub fn len(&self) -> usize {
-        self.0.len
+        self.range.len()
     }
 
     /// Says whether there are no bytes.
     pub fn is_empty(&self) -> bool {
-        self.0.len == 0
+        self.range.is_empty()
     }
 }
 
@@ -272,6 +314,75 @@ mod tests {
         let mut buffer = Rewritable::zeroed(3, &lease);
         buffer.bytes_mut(&lease.write(SHORT).unwrap()).copy_from_slice(&[1, 2, 3]);
         assert_eq!(buffer.memory().bytes(&lease.read(SHORT).unwrap()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn parts_of_one_memory_join_when_they_touch() {
+        let whole = Memory::from_vec(vec![0u8, 1, 2, 3, 4, 5], &Lease::default());
+        let part = |range| whole.slice(range).unwrap();
+        let joined = Memory::joined(&[part(1..3), part(3..3), part(3..5)]).unwrap();
+        assert_eq!(joined.address(), whole.address() + 1);
+        assert_eq!(joined.bytes(&whole.lease().read(SHORT).unwrap()), [1, 2, 3, 4]);
+        let gap_overlap_and_wrong_order = [[0..2, 3..4], [0..2, 1..3], [2..4, 0..2]];
+        for parts in gap_overlap_and_wrong_order {
+            assert!(Memory::joined(&parts.map(part)).is_none());
+        }
+        assert!(Memory::joined(&[]).is_none());
+    }
+
+    #[test]
+    fn separate_memories_do_not_join_even_where_they_touch() {
+        let (lease, bytes) = (Lease::default(), Arc::new([0u8; 4]));
+        let half = |start: usize| {
+            let start = NonNull::from(&bytes[start]);
+            // SAFETY: two initialised bytes of the array, which the owner keeps; nobody writes.
+            unsafe { Memory::from_raw(start, 2, lease.clone(), Box::new(bytes.clone())) }
+        };
+        let (low, high) = (half(0), half(2));
+        assert_eq!(low.address() + 2, high.address());
+        assert!(Memory::joined(&[low, high]).is_none());
+    }
+
+    #[test]
+    fn a_part_beyond_the_end_is_refused() {
+        let whole = Memory::from_vec(vec![0u8; 4], &Lease::default());
+        let part = whole.slice(1..3).unwrap();
+        assert!(part.slice(0..3).is_none(), "the storage goes on, the part does not");
+        #[expect(clippy::reversed_empty_ranges, reason = "it is the misuse to be refused")]
+        let reversed = part.slice(2..1);
+        assert!(reversed.is_none());
+        assert!(whole.slice(4..4).unwrap().is_empty());
+    }
+
+    #[test]
+    fn parts_of_device_memory_are_addresses() {
+        let start = NonNull::<u8>::dangling();
+        // SAFETY: no byte of it is ever reached: the location says that it is a device's.
+        let whole = unsafe { Memory::from_device(start, (8, 1), Lease::default(), Box::new(())) };
+        let parts = [whole.slice(2..4).unwrap(), whole.slice(4..8).unwrap()];
+        let joined = Memory::joined(&parts).unwrap();
+        assert_eq!(joined.location(), Location::Cuda(1));
+        assert_eq!((joined.address(), joined.len()), (whole.address() + 2, 6));
+    }
+
+    #[test]
+    fn a_part_keeps_the_storage_alive() {
+        let owner = Arc::new(());
+        let bytes: &'static [u8; 2] = &[7, 8];
+        // SAFETY: the bytes are static and nobody writes to them.
+        let whole = unsafe {
+            Memory::from_raw(
+                NonNull::from(bytes).cast(),
+                2,
+                Lease::default(),
+                Box::new(owner.clone()),
+            )
+        };
+        let part = whole.slice(1..2).unwrap();
+        drop(whole);
+        assert_eq!(Arc::strong_count(&owner), 2);
+        drop(part);
+        assert_eq!(Arc::strong_count(&owner), 1);
     }
 
     #[test]

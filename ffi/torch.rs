@@ -3,7 +3,7 @@
 //! libtorch frees a tensor's storage when the last handle to it goes; each [`Memory`] made here keeps one. Handles are
 //! counted atomically, so the last one may go on any thread.
 
-use std::{ops::Range, ptr::NonNull, time::Duration};
+use std::{ptr::NonNull, time::Duration};
 
 use tch::Tensor;
 
@@ -52,21 +52,27 @@ impl Leased {
         Some(change(&mut self.buffers))
     }
 
-    /// Lends a range of a buffer's elements: no byte is copied. `None` unless the buffer is contiguous, on the host and
-    /// long enough.
-    pub fn lend(&self, buffer: usize, elements: Range<usize>) -> Option<Memory> {
+    /// Lends a buffer's bytes, where they are: none is copied. `None` unless the buffer is contiguous, and on the host or
+    /// a CUDA device. Parts of one loan can be joined again, see [`Memory::joined`].
+    pub fn lend(&self, buffer: usize) -> Option<Memory> {
         let tensor = self.buffers.get(buffer)?;
-        let fits = elements.start <= elements.end && elements.end <= tensor.numel();
-        if !fits || tensor.device() != tch::Device::Cpu || !tensor.is_contiguous() {
+        if !tensor.is_contiguous() {
             return None;
         }
-        let size = tensor.kind().elt_size_in_bytes();
-        let address = tensor.data_ptr().cast::<u8>().wrapping_add(elements.start * size);
-        let start = NonNull::new(address)?;
-        let owner = Box::new(Owner(tensor.shallow_clone()));
-        // SAFETY: the range lies within the storage, as checked; buffers come filled (they are made by zeros or by a
-        // conversion); the owner keeps the storage in place; and `write` is the only writer, under the lease.
-        Some(unsafe { Memory::from_raw(start, elements.len() * size, self.lease.clone(), owner) })
+        let start = NonNull::new(tensor.data_ptr().cast::<u8>())?;
+        let len = tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let (lease, owner) = (self.lease.clone(), Box::new(Owner(tensor.shallow_clone())));
+        match tensor.device() {
+            // SAFETY: these are all the bytes of a contiguous tensor; buffers come filled (they are made by zeros or by
+            // a conversion); the owner keeps the storage in place; and `write` is the only writer, under the lease.
+            tch::Device::Cpu => Some(unsafe { Memory::from_raw(start, len, lease, owner) }),
+            // SAFETY: as on the host; `data_ptr` of a CUDA tensor is its device pointer. What `write` queued before it
+            // gave the lease back is in the order of the device's current stream, as `from_device` says.
+            tch::Device::Cuda(device) => {
+                Some(unsafe { Memory::from_device(start, (len, device), lease, owner) })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -80,7 +86,7 @@ mod tests {
     fn lent_bytes_outlive_the_tensor_that_lent_them() {
         let tensor = Tensor::from_slice(&[1.0f32, 2.0, 3.0]);
         let address = tensor.data_ptr() as usize;
-        let memory = Leased::new(vec![tensor]).lend(0, 1..3).unwrap();
+        let memory = Leased::new(vec![tensor]).lend(0).unwrap().slice(4..12).unwrap();
         assert_eq!(memory.address(), address + 4);
         let reading = memory.lease().read(SHORT).unwrap();
         assert_eq!(memory.bytes(&reading), bytemuck::cast_slice::<f32, u8>(&[2.0, 3.0]));
@@ -89,7 +95,7 @@ mod tests {
     #[test]
     fn a_write_waits_for_readers_and_is_seen_by_the_next() {
         let mut leased = Leased::new(vec![Tensor::from_slice(&[1.0f32])]);
-        let memory = leased.lend(0, 0..1).unwrap();
+        let memory = leased.lend(0).unwrap();
         let reading = memory.lease().read(SHORT).unwrap();
         assert!(leased.write(SHORT, |_| ()).is_none());
         drop(reading);
@@ -102,8 +108,8 @@ mod tests {
     fn what_cannot_be_lent_is_not() {
         let gaps = Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu)).transpose(0, 1);
         let leased = Leased::new(vec![gaps, Tensor::from_slice(&[1.0f32])]);
-        assert!(leased.lend(0, 0..6).is_none());
-        assert!(leased.lend(1, 0..2).is_none());
-        assert!(leased.lend(2, 0..0).is_none());
+        assert!(leased.lend(0).is_none());
+        assert!(leased.lend(1).is_some());
+        assert!(leased.lend(2).is_none());
     }
 }

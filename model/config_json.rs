@@ -9,10 +9,10 @@ use super::{Error, Family, Head, ModelSpec, RopeScaling, error::Result, fields::
 use crate::rollout::Dtype;
 
 // Bounds on sizes: far above every real model, and low enough that no product of two overflows.
-const MOST_WIDTH: usize = 1 << 20;
-const MOST_LAYERS: usize = 1 << 12;
-const MOST_VOCABULARY: usize = 1 << 26;
-const MOST_POSITIONS: usize = 1 << 30;
+pub(super) const MOST_WIDTH: usize = 1 << 20;
+pub(super) const MOST_LAYERS: usize = 1 << 12;
+pub(super) const MOST_VOCABULARY: usize = 1 << 26;
+pub(super) const MOST_POSITIONS: usize = 1 << 30;
 
 /// What `config.json` says of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -185,16 +185,23 @@ fn head_dim(fields: Fields<'_>, family: Family, hidden: usize, heads: usize) -> 
 
 fn dtype(fields: Fields<'_>) -> Result<Option<Dtype>> {
     for key in ["dtype", "torch_dtype"] {
-        let Some(name) = fields.text(key)? else { continue };
-        return match name.trim_start_matches("torch.") {
-            "float32" => Ok(Some(Dtype::F32)),
-            "float16" => Ok(Some(Dtype::F16)),
-            "bfloat16" => Ok(Some(Dtype::Bf16)),
-            "auto" => Ok(None),
-            _ => Err(fields.unsupported(key, "float32, float16, bfloat16")),
-        };
+        match fields.text(key)? {
+            None => {}
+            Some("auto") => return Ok(None),
+            Some(name) => return dtype_of(fields, key, name).map(Some),
+        }
     }
     Ok(None)
+}
+
+/// Reads a number format by torch's name for it.
+pub(super) fn dtype_of(fields: Fields<'_>, key: &str, name: &str) -> Result<Dtype> {
+    match name.trim_start_matches("torch.") {
+        "float32" => Ok(Dtype::F32),
+        "float16" => Ok(Dtype::F16),
+        "bfloat16" => Ok(Dtype::Bf16),
+        _ => Err(fields.unsupported(key, "float32, float16, bfloat16")),
+    }
 }
 
 /// transformers lets a `rope_scaling` that is not null win over `rope_parameters`.
@@ -210,27 +217,30 @@ fn rope(fields: Fields<'_>, max_positions: usize) -> Result<(f64, Option<RopeSca
     if rope.number("partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
         return Err(rope.unsupported("partial_rotary_factor", "1"));
     }
+    Ok((theta, scaling_of(rope, max_positions)?))
+}
+
+/// Reads how rotary frequencies are stretched; without a kind, not at all.
+pub(super) fn scaling_of(rope: Fields<'_>, max_positions: usize) -> Result<Option<RopeScaling>> {
     // Before 4.43 the key was `type`.
     let key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
     let required = |name: &str| {
-        rope.positive(name)?.ok_or_else(|| {
-            Error::file(fields.path, format!("{name} of the rope scaling is missing"))
-        })
+        rope.positive(name)?
+            .ok_or_else(|| Error::file(rope.path, format!("{name} of the rope scaling is missing")))
     };
-    let scaling = match rope.text(key)? {
-        None | Some("default") => None,
-        Some("linear") => Some(RopeScaling::Linear { factor: required("factor")? }),
-        Some("llama3") => Some(RopeScaling::Llama3 {
+    match rope.text(key)? {
+        None | Some("default") => Ok(None),
+        Some("linear") => Ok(Some(RopeScaling::Linear { factor: required("factor")? })),
+        Some("llama3") => Ok(Some(RopeScaling::Llama3 {
             factor: required("factor")?,
             low_freq_factor: required("low_freq_factor")?,
             high_freq_factor: required("high_freq_factor")?,
             original_max_position_embeddings: rope
                 .size("original_max_position_embeddings", MOST_POSITIONS)?
                 .unwrap_or(max_positions),
-        }),
-        Some(_) => return Err(rope.unsupported(key, "default, linear, llama3")),
-    };
-    Ok((theta, scaling))
+        })),
+        Some(_) => Err(rope.unsupported(key, "default, linear, llama3")),
+    }
 }
 
 /// Mistral windows every layer. Qwen windows those from `max_window_layers` on, when told to: we can all or none.

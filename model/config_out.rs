@@ -43,7 +43,17 @@ pub(super) fn to_json(spec: &ModelSpec, dtype: Dtype, ids: &GenerationConfig) ->
 }
 
 fn put_rope(spec: &ModelSpec, put: &mut impl FnMut(&str, Value)) {
-    let scaling = match &spec.rope_scaling {
+    let scaling = scaling(spec);
+    put("rope_theta", json!(spec.rope_theta));
+    put("rope_scaling", spec.rope_scaling.as_ref().map_or(Value::Null, |_| scaling.clone()));
+    let mut parameters = scaling;
+    parameters["rope_theta"] = json!(spec.rope_theta);
+    put("rope_parameters", parameters);
+}
+
+/// Returns how the rotary frequencies are stretched, as an object.
+pub(super) fn scaling(spec: &ModelSpec) -> Value {
+    match &spec.rope_scaling {
         None => json!({"rope_type": "default"}),
         Some(RopeScaling::Linear { factor }) => json!({"rope_type": "linear", "factor": factor}),
         Some(RopeScaling::Llama3 {
@@ -58,12 +68,7 @@ fn put_rope(spec: &ModelSpec, put: &mut impl FnMut(&str, Value)) {
             "high_freq_factor": high_freq_factor,
             "original_max_position_embeddings": original_max_position_embeddings,
         }),
-    };
-    put("rope_theta", json!(spec.rope_theta));
-    put("rope_scaling", spec.rope_scaling.as_ref().map_or(Value::Null, |_| scaling.clone()));
-    let mut parameters = scaling;
-    parameters["rope_theta"] = json!(spec.rope_theta);
-    put("rope_parameters", parameters);
+    }
 }
 
 fn put_family(spec: &ModelSpec, put: &mut impl FnMut(&str, Value)) {
@@ -85,7 +90,8 @@ fn put_family(spec: &ModelSpec, put: &mut impl FnMut(&str, Value)) {
     }
 }
 
-fn dtype_name(dtype: Dtype) -> &'static str {
+/// Returns torch's name of a number format.
+pub(super) fn dtype_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F32 => "float32",
         Dtype::F16 => "float16",

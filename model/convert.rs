@@ -33,31 +33,62 @@ fn first<const N: usize>(bytes: &[u8], is_bad: fn([u8; N]) -> bool) -> Option<us
 
 /// Returns the numbers in another format, rounded to nearest even. Also aligns bytes that were not.
 pub(super) fn convert(bytes: &[u8], from: Dtype, to: Dtype, lease: &Lease) -> Memory {
-    match to {
-        Dtype::F32 => Memory::from_vec(map(bytes, from, |x| x), lease),
-        Dtype::F16 => Memory::from_vec(map(bytes, from, f16::from_f32), lease),
-        Dtype::Bf16 => Memory::from_vec(map(bytes, from, bf16::from_f32), lease),
+    let converted = filled(to, bytes.len() / from.size(), lease, |out| {
+        convert_into(bytes, from, out, to);
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match converted {
+        Ok(memory) => memory,
+        Err(never) => match never {},
     }
 }
 
-fn map<T: Send>(bytes: &[u8], from: Dtype, to: impl Fn(f32) -> T + Sync) -> Vec<T> {
-    match from {
-        Dtype::F32 => bytes
-            .as_chunks()
-            .0
-            .par_iter()
-            .with_min_len(CHUNK)
-            .map(|&b| to(f32::from_le_bytes(b)))
-            .collect(),
-        Dtype::F16 => {
-            let number = |&b: &[u8; 2]| to(f16::from_le_bytes(b).to_f32());
-            bytes.as_chunks().0.par_iter().with_min_len(CHUNK).map(number).collect()
+/// Returns memory for so many numbers, aligned to them, after `fill` has been at its zero bytes.
+pub(super) fn filled<E>(
+    dtype: Dtype,
+    elements: usize,
+    lease: &Lease,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+) -> Result<Memory, E> {
+    match dtype {
+        Dtype::F32 => {
+            let mut numbers = vec![0f32; elements];
+            fill(bytemuck::cast_slice_mut(&mut numbers))?;
+            Ok(Memory::from_vec(numbers, lease))
         }
-        Dtype::Bf16 => {
-            let number = |&b: &[u8; 2]| to(bf16::from_le_bytes(b).to_f32());
-            bytes.as_chunks().0.par_iter().with_min_len(CHUNK).map(number).collect()
+        Dtype::F16 | Dtype::Bf16 => {
+            let mut numbers = vec![0u16; elements];
+            fill(bytemuck::cast_slice_mut(&mut numbers))?;
+            Ok(Memory::from_vec(numbers, lease))
         }
     }
+}
+
+/// Writes the numbers in another format, rounded to nearest even. Both slices hold equally many, at any alignment.
+pub(super) fn convert_into(bytes: &[u8], from: Dtype, out: &mut [u8], to: Dtype) {
+    use Dtype::{Bf16, F16, F32};
+    match (from, to) {
+        (F32, F32) | (F16, F16) | (Bf16, Bf16) => out.copy_from_slice(bytes),
+        (F32, F16) => each(bytes, out, |b| f16::from_f32(f32::from_le_bytes(b)).to_le_bytes()),
+        (F32, Bf16) => each(bytes, out, |b| bf16::from_f32(f32::from_le_bytes(b)).to_le_bytes()),
+        (F16, F32) => each(bytes, out, |b| f16::from_le_bytes(b).to_f32().to_le_bytes()),
+        (F16, Bf16) => {
+            each(bytes, out, |b| bf16::from_f32(f16::from_le_bytes(b).to_f32()).to_le_bytes())
+        }
+        (Bf16, F32) => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32().to_le_bytes()),
+        (Bf16, F16) => {
+            each(bytes, out, |b| f16::from_f32(bf16::from_le_bytes(b).to_f32()).to_le_bytes())
+        }
+    }
+}
+
+fn each<const FROM: usize, const TO: usize>(
+    bytes: &[u8],
+    out: &mut [u8],
+    number: impl Fn([u8; FROM]) -> [u8; TO] + Sync,
+) {
+    let (from, to) = (bytes.as_chunks().0.par_iter(), out.as_chunks_mut().0.par_iter_mut());
+    from.with_min_len(CHUNK).zip(to).for_each(|(&from, to)| *to = number(from));
 }
 
 /// Says whether an address fits a format's alignment.

@@ -32,9 +32,13 @@ pub(super) fn text_if_there(path: &Path) -> Result<Option<String>> {
 
 /// Returns the JSON object in a file, or `None` when there is no such file.
 pub(super) fn object_if_there(path: &Path) -> Result<Option<Map<String, Value>>> {
-    let Some(text) = text_if_there(path)? else { return Ok(None) };
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(object)) => Ok(Some(object)),
+    text_if_there(path)?.map(|text| parse_object(path, &text)).transpose()
+}
+
+/// Returns the JSON object that a file's text is.
+pub(super) fn parse_object(path: &Path, text: &str) -> Result<Map<String, Value>> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Error::file(path, "must hold a JSON object")),
         Err(error) => Err(Error::file(path, format!("is not JSON: {error}"))),
     }

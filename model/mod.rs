@@ -20,6 +20,7 @@ mod open;
 mod shard;
 mod spec;
 mod strftime;
+pub mod tensorrt_llm;
 #[cfg(test)]
 mod tests;
 mod text_stream;

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long to wait for an optimizer step to finish before its weights are read.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Files that belong to a tokenizer and travel with the weights.
 const TOKENIZER_FILES: [&str; 9] = [

@@ -48,7 +48,7 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// One tensor: row-major, contiguous, on the host.
+/// One tensor: row-major and contiguous, on the host unless its memory says otherwise.
 #[derive(Clone, Debug)]
 pub struct WeightTensor {
     /// The number format.

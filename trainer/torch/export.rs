@@ -25,17 +25,32 @@ impl Model {
     /// When libtorch fails: there is no memory left for a copy.
     pub fn weights(&self, version: WeightVersion, dtype: Dtype) -> Result<Weights> {
         let parameters = &self.parameters;
-        let (kind, buffers) = (kind_of(dtype), parameters.weights().buffers());
-        match buffers.iter().position(|flat| flat.kind() == kind) {
-            Some(buffer) if parameters.storage.device == tch::Device::Cpu => {
-                named(&parameters.layout, parameters.weights(), buffer, version)
-            }
-            found => {
-                let flat = &buffers[found.unwrap_or(0)];
-                let copy = tch::no_grad(|| flat.f_to_kind(kind)?.f_to_device(tch::Device::Cpu))?;
-                named(&parameters.layout, &Leased::new(vec![copy]), 0, version)
-            }
+        if parameters.storage.device == tch::Device::Cpu {
+            return self.device_weights(version, dtype);
         }
+        let (kind, buffers) = (kind_of(dtype), parameters.weights().buffers());
+        let flat = buffers.iter().find(|flat| flat.kind() == kind).unwrap_or(&buffers[0]);
+        let copy = tch::no_grad(|| flat.f_to_kind(kind)?.f_to_device(tch::Device::Cpu))?;
+        named(&parameters.layout, &Leased::new(vec![copy]), 0, version)
+    }
+
+    /// Returns every weight under its checkpoint name, on the device the model is on, for an engine that reads its new
+    /// weights from there.
+    ///
+    /// f32 (the master weights) and the format of the forward pass are aliases, as in [`Model::weights`]; another format
+    /// is a copy on the same device. Work that the trainer queued on a CUDA device comes first on its current stream: who
+    /// reads the bytes there waits for that stream.
+    ///
+    /// # Errors
+    /// When libtorch fails: there is no memory left for a copy.
+    pub fn device_weights(&self, version: WeightVersion, dtype: Dtype) -> Result<Weights> {
+        let parameters = &self.parameters;
+        let (kind, buffers) = (kind_of(dtype), parameters.weights().buffers());
+        if let Some(buffer) = buffers.iter().position(|flat| flat.kind() == kind) {
+            return named(&parameters.layout, parameters.weights(), buffer, version);
+        }
+        let copy = tch::no_grad(|| buffers[0].f_to_kind(kind))?;
+        named(&parameters.layout, &Leased::new(vec![copy]), 0, version)
     }
 
     /// Returns the gradient of each parameter under its checkpoint name, copied.
@@ -53,7 +68,7 @@ pub(super) fn copied(layout: &Layout, flat: &Tensor) -> Result<Weights> {
     named(layout, &Leased::new(vec![copy]), 0, WeightVersion::default())
 }
 
-/// Lends a flat buffer on the host as named tensors.
+/// Lends a flat buffer, where it is, as named tensors.
 fn named(
     layout: &Layout,
     leased: &Leased,
@@ -61,11 +76,12 @@ fn named(
     version: WeightVersion,
 ) -> Result<Weights> {
     let dtype = dtype_of(&leased.buffers()[buffer])?;
+    let refused = || Error::input("weights", "contiguous, on the host or a CUDA device", "others");
+    let flat = leased.lend(buffer).ok_or_else(refused)?;
     let lend = |slot: &Slot| {
-        let range = slot.offset..slot.offset + slot.elements();
-        let memory = leased
-            .lend(buffer, range)
-            .ok_or_else(|| Error::input("weights", "contiguous and on the host", "others"))?;
+        let (start, end) = (slot.offset, slot.offset + slot.elements());
+        let bytes = start * dtype.size()..end * dtype.size();
+        let memory = flat.slice(bytes).ok_or_else(refused)?;
         Ok((slot.name.clone(), WeightTensor { dtype, shape: slot.shape.clone(), memory }))
     };
     let tensors = layout.slots().map(lend).collect::<Result<BTreeMap<_, _>>>()?;
