@@ -1,9 +1,11 @@
 //! The C++ of the border, compiled with warnings as errors.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
 };
+
+use super::discovery::Installation;
 
 const ROOT: &str = "ffi/tensorrt_llm";
 
@@ -12,7 +14,7 @@ const DECLARATIONS: [&str; 3] =
     ["declarations/trtllm_1_2", "declarations/tensorrt", "declarations/cuda"];
 
 /// Compiles the bridge, the shim and the double; without TensorRT-LLM also the stand-in that the shim runs on.
-pub(crate) fn all() -> Result<(), String> {
+pub(crate) fn all(installation: Option<&Installation>) -> Result<(), String> {
     let mut bridge = cxx_build::bridge(format!("{ROOT}/bridge.rs"));
     bridge.file(format!("{ROOT}/bridge.cc"));
     for input in ["bridge.rs", "bridge.h", "bridge.cc", "contract.h"] {
@@ -24,17 +26,41 @@ pub(crate) fn all() -> Result<(), String> {
     }
     strict(&mut bridge).compile("rollforge_bridge");
 
-    let mut engine = cc::Build::new();
-    for folder in DECLARATIONS {
-        watch(folder);
-        engine.include(Path::new(ROOT).join(folder));
+    match installation {
+        Some(installation) => archive(against(installation), "rollforge_shim", shim),
+        None => archive(alone(), "rollforge_shim", [shim, sources("stand_in")?].concat()),
     }
-    archive(engine, "rollforge_shim", [shim, sources("stand_in")?].concat());
     // The double computes a transformer: quick also where the rest is not optimised.
     let mut double = cc::Build::new();
     double.opt_level(2);
     archive(double, "rollforge_double", sources("double")?);
     Ok(())
+}
+
+/// The shim against TensorRT-LLM's headers, whose warnings are not ours.
+fn against(installation: &Installation) -> cc::Build {
+    let mut build = cc::Build::new();
+    for folder in &installation.includes {
+        build.flag("-isystem").flag(folder);
+    }
+    let abi = if installation.cxx11_abi { "1" } else { "0" };
+    build.define("_GLIBCXX_USE_CXX11_ABI", abi);
+    // What TensorRT-LLM's own programs are compiled with (its examples/cpp/executor/CMakeLists.txt).
+    for name in ["ENABLE_BF16", "ENABLE_FP8", "OMPI_SKIP_MPICXX"] {
+        build.define(name, None);
+    }
+    build.define("ENABLE_MULTI_DEVICE", "1");
+    build
+}
+
+/// The shim and the stand-in against our own declarations.
+fn alone() -> cc::Build {
+    let mut build = cc::Build::new();
+    for folder in DECLARATIONS {
+        watch(folder);
+        build.include(Path::new(ROOT).join(folder));
+    }
+    build
 }
 
 fn archive(mut build: cc::Build, name: &str, files: Vec<PathBuf>) {
@@ -43,9 +69,22 @@ fn archive(mut build: cc::Build, name: &str, files: Vec<PathBuf>) {
     }
 }
 
-/// Sets the language and the warnings.
+/// Sets the language and the warnings, and what `ROLLFORGE_SANITIZE` asks for (such as "address,undefined").
 fn strict(build: &mut cc::Build) -> &mut cc::Build {
-    build.std("c++17").flag("-Wall").flag("-Wextra").warnings_into_errors(true)
+    build.std("c++17").flag("-Wall").flag("-Wextra").warnings_into_errors(true);
+    if let Some(sanitizers) = sanitizers() {
+        build.flag(format!("-fsanitize={sanitizers}"));
+        build.flag("-fno-sanitize-recover=all").force_frame_pointer(true).debug(true);
+    }
+    build
+}
+
+/// Returns the sanitizers that everything of ours is compiled and linked with.
+fn sanitizers() -> Option<String> {
+    println!("cargo:rerun-if-env-changed=ROLLFORGE_SANITIZE");
+    let sanitizers = env::var("ROLLFORGE_SANITIZE").ok().filter(|value| !value.is_empty())?;
+    println!("cargo:rustc-link-arg=-fsanitize={sanitizers}");
+    Some(sanitizers)
 }
 
 /// Returns the C++ files of a folder, in order.
