@@ -40,7 +40,8 @@ pub(super) struct Layer {
     pub(super) attention_norm: Norm,
     pub(super) attention: Attention,
     pub(super) mlp_norm: Norm,
-    pub(super) gate_up: Linear,
+    /// Rows of up, then of gate.
+    pub(super) up_gate: Linear,
     pub(super) down: Linear,
 }
 
@@ -57,8 +58,8 @@ impl Layer {
             Some(rows) => x.f_index_select(0, &rows.packed)?.f_add(&mixed)?,
             None => x.f_add(&mixed)?,
         };
-        let both = self.gate_up.forward(&self.mlp_norm.forward(&x)?)?.f_chunk(2, 1)?;
-        let inner = both[0].f_silu()?.f_mul(&both[1])?;
+        let both = self.up_gate.forward(&self.mlp_norm.forward(&x)?)?.f_chunk(2, 1)?;
+        let inner = both[1].f_silu()?.f_mul(&both[0])?;
         Ok(x.f_add(&self.down.forward(&inner)?)?)
     }
 }

@@ -3,7 +3,8 @@
 //! All parameters of a model live in one buffer, so that an optimizer step is a handful of operations whatever the
 //! number of layers, and a refit is a list of offsets. Matrices come first, vectors (norms and biases) after them: the
 //! first part is subject to weight decay, the second is not. q, k and v lie side by side and are one matrix to the
-//! forward pass; so are gate and up.
+//! forward pass; so are up and gate. TensorRT-LLM has the same matrices, rows in the same order (`attention.qkv`,
+//! `mlp.fused_fc`), so that a refit can point right into this buffer.
 
 use crate::model::ModelSpec;
 
@@ -28,7 +29,7 @@ impl Slot {
 /// Parameters that the forward pass uses as one: the rows of its slots, one below the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {
-    /// The name, with `qkv_proj` or `gate_up_proj` in place of the parts.
+    /// The name, with `qkv_proj` or `up_gate_proj` in place of the parts.
     pub(super) key: String,
     pub(super) slots: Vec<Slot>,
 }
@@ -67,7 +68,11 @@ impl Layout {
             let slot = Slot { name: tensor.name, shape: tensor.shape, offset: 0 };
             // A group's parts are near each other in the list, so look from its end.
             match groups.iter_mut().rev().find(|group| group.key == key) {
-                Some(group) => group.slots.push(slot),
+                Some(group) => {
+                    group.slots.push(slot);
+                    // Checkpoints list gate before up; `fused_fc` has up before gate.
+                    group.slots.sort_by_key(|slot| slot.name.contains(".gate_proj."));
+                }
                 None => groups.push(Group { key, slots: vec![slot] }),
             }
         }
@@ -102,7 +107,7 @@ fn group_key(name: &str) -> String {
             return name.replace(part, "qkv_proj");
         }
     }
-    name.replace("gate_proj", "gate_up_proj").replace(".up_proj", ".gate_up_proj")
+    name.replace(".gate_proj", ".up_gate_proj").replace(".up_proj", ".up_gate_proj")
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ impl Build<'_> {
                 shape: Shape::from(self.spec),
             },
             mlp_norm: self.norm(&name("post_attention_layernorm"))?,
-            gate_up: self.linear(&name("mlp.gate_up_proj"))?,
+            up_gate: self.linear(&name("mlp.up_gate_proj"))?,
             down: self.linear(&name("mlp.down_proj"))?,
         })
     }

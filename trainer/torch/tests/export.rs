@@ -2,6 +2,10 @@ use std::time::Duration;
 
 use super::super::{AdamW, Error, LogprobOptions, Model, ModelOptions, TokenGradient, testing};
 use crate::{
+    model::{
+        Head,
+        tensorrt_llm::{Layout, tensors},
+    },
     rollout::{Dtype, WeightVersion},
     trainer::config::OptimizerConfig,
 };
@@ -88,4 +92,24 @@ fn replaced_weights_are_all_replaced() {
         model.logprobs(&batch, &options).unwrap(),
         fresh.logprobs(&batch, &options).unwrap()
     );
+}
+
+#[test]
+fn tensorrt_llm_finds_every_tensor_in_place() {
+    let language_models = testing::specs().into_iter().filter(|s| s.head == Head::LanguageModel);
+    for spec in language_models {
+        for (compute, fused) in [(Dtype::F32, true), (Dtype::Bf16, true), (Dtype::Bf16, false)] {
+            let options = ModelOptions { compute, ..ModelOptions::default() };
+            let model = testing::model(&spec, options);
+            let alias = model.device_weights(WeightVersion(1), compute).unwrap();
+            let layout = Layout::checkpoint(1).engine(&spec, fused);
+            let reading = alias.lease().read(SECOND).unwrap();
+            for mapped in tensors(&spec, &layout, 0).unwrap() {
+                let memory = mapped.in_place(&alias, compute).expect(&mapped.name);
+                let mut copied = vec![0; memory.len()];
+                mapped.gather(&alias, &reading, compute, &mut copied).unwrap();
+                assert_eq!(memory.bytes(&reading), copied, "{}", mapped.name);
+            }
+        }
+    }
 }
