@@ -115,7 +115,7 @@ mod tests {
         let sampling = SamplingParams { n: 2, ..SamplingParams::default() };
         let mut assembly = Assembly::new(&Request::new(prompt, sampling));
         for event in [token(0, 10, 0), token(1, 20, 0), token(0, 11, 1), token(0, 12, 1)] {
-            assembly.take(event).unwrap();
+            assembly.take(event).unwrap().unwrap();
         }
         let finished = Event::Finished { id: ID, sample: 0, stop: StopReason::Length };
         let Some(Ok(StreamEvent::Finished(rollout))) = assembly.take(finished.clone()) else {

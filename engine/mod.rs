@@ -21,6 +21,8 @@ pub mod error;
 mod handle;
 pub mod native;
 mod open;
+#[cfg(feature = "tensorrt-llm")]
+pub mod tensorrt_llm;
 mod text;
 mod worker;
 

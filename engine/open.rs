@@ -119,6 +119,11 @@ pub fn open(config: &EngineConfig, model: EngineModel) -> Result<Box<dyn Backend
             let forward = Cpu::new(spec, &weights, options)?;
             Ok(Box::new(Native::new(forward, config, Vocabulary { eos, tokenizer })?))
         }
+        #[cfg(feature = "tensorrt-llm")]
+        BackendKind::TensorRtLlm => {
+            Ok(Box::new(super::tensorrt_llm::TensorRtLlm::open(config, model)?))
+        }
+        #[cfg(not(feature = "tensorrt-llm"))]
         BackendKind::TensorRtLlm => {
             Err(Error::Unavailable { backend: "tensorrt-llm", feature: "tensorrt-llm" })
         }
