@@ -7,6 +7,10 @@
 // Takes the place of libnvinfer's function where TensorRT is linked in statically, as the stand-in is.
 extern "C" __attribute__((weak)) void* rf_next_create_infer_runtime(void* logger, std::int32_t version) noexcept;
 
+// A second name of the definition below, which no other library can take over: its address is always ours.
+extern "C" __attribute__((visibility("hidden"), alias("createInferRuntime_INTERNAL"))) void* rf_own_create_infer_runtime(
+    void* logger, std::int32_t version) noexcept;
+
 namespace rollforge::shim {
 namespace {
 
@@ -122,7 +126,7 @@ Capture* Capture::current()
 bool capture_is_linked()
 {
     return rf_next_create_infer_runtime != nullptr
-           || dlsym(RTLD_DEFAULT, "createInferRuntime_INTERNAL") == reinterpret_cast<void*>(&createInferRuntime_INTERNAL);
+           || dlsym(RTLD_DEFAULT, "createInferRuntime_INTERNAL") == reinterpret_cast<void*>(&rf_own_create_infer_runtime);
 }
 
 }

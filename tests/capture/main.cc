@@ -1,0 +1,6 @@
+extern "C" void drive();
+
+int main()
+{
+    drive();
+}

@@ -1,0 +1,105 @@
+//! A folder in which a test compiles and links C++.
+
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// Returns the root of the package.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A temporary folder, and the declarations to compile against.
+pub struct Workshop {
+    folder: TempDir,
+    includes: Vec<OsString>,
+}
+
+impl Workshop {
+    /// Makes an empty folder; `profile` are the declarations of TensorRT-LLM.
+    pub fn new(profile: &str) -> Self {
+        let ours = root().join("ffi/tensorrt_llm");
+        let mut includes = vec!["-I".into(), ours.clone().into()];
+        let folder = |name: &str, declared: &str| {
+            env::var_os(name)
+                .filter(|set| !set.is_empty())
+                .unwrap_or_else(|| ours.join(declared).into())
+        };
+        for include in [
+            ours.join(profile).into(),
+            folder("TENSORRT_INCLUDE_DIR", "declarations/tensorrt"),
+            folder("CUDA_INCLUDE_DIR", "declarations/cuda"),
+        ] {
+            includes.extend(["-isystem".into(), include]);
+        }
+        Self { folder: tempfile::tempdir().unwrap(), includes }
+    }
+
+    /// Compiles sources, named from the package's root, side by side: `a/b.cc` becomes `b.o`.
+    pub fn objects(&self, sources: &[&str]) {
+        let compilers: Vec<_> =
+            sources.iter().map(|source| self.compiler(source).spawn().unwrap()).collect();
+        for (compiler, source) in compilers.into_iter().zip(sources) {
+            let output = compiler.wait_with_output().unwrap();
+            assert!(
+                output.status.success(),
+                "{source}:\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+
+    fn compiler(&self, source: &str) -> Command {
+        let object = Path::new(source).with_extension("o");
+        let mut command = cxx();
+        command.current_dir(self.folder.path()).stderr(Stdio::piped());
+        command.args([
+            "-std=c++17",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Wno-deprecated-declarations",
+            "-Werror",
+        ]);
+        command.args(&self.includes).arg("-c").arg(root().join(source));
+        command.arg("-o").arg(object.file_name().unwrap());
+        command
+    }
+
+    /// Links, in the folder.
+    pub fn link(&self, arguments: &[&str]) {
+        self.run(cxx().args(arguments).arg("-pthread"));
+    }
+
+    /// Runs a command in the folder, which must succeed.
+    pub fn run(&self, command: &mut Command) -> String {
+        let output = command.current_dir(self.folder.path()).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{command:?}:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Returns what a program of the folder prints.
+    pub fn output_of(&self, program: &str) -> String {
+        self.run(&mut Command::new(self.path(program)))
+    }
+
+    /// Returns where a file of the folder lies.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn cxx() -> Command {
+    Command::new(env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+}
