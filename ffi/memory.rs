@@ -130,6 +130,14 @@ impl Memory {
         Self::whole(Storage { start, len, location, lease, _owner: owner })
     }
 
+    /// Returns memory of a device that is not there, for tests of what never reaches the bytes.
+    #[cfg(test)]
+    pub(crate) fn unreachable(len: usize, device: usize, lease: &Lease) -> Self {
+        let start = NonNull::<u64>::dangling().cast();
+        // SAFETY: nobody reaches the bytes: the location says that they are a device's.
+        unsafe { Self::from_device(start, (len, device), lease.clone(), Box::new(())) }
+    }
+
     fn whole(storage: Storage) -> Self {
         Self { range: 0..storage.len, storage: Arc::new(storage) }
     }
@@ -356,9 +364,7 @@ mod tests {
 
     #[test]
     fn parts_of_device_memory_are_addresses() {
-        let start = NonNull::<u8>::dangling();
-        // SAFETY: no byte of it is ever reached: the location says that it is a device's.
-        let whole = unsafe { Memory::from_device(start, (8, 1), Lease::default(), Box::new(())) };
+        let whole = Memory::unreachable(8, 1, &Lease::default());
         let parts = [whole.slice(2..4).unwrap(), whole.slice(4..8).unwrap()];
         let joined = Memory::joined(&parts).unwrap();
         assert_eq!(joined.location(), Location::Cuda(1));

@@ -1,12 +1,6 @@
 //! A model into a directory that transformers loads as it is: complete, or not there at all.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -16,10 +10,12 @@ use super::{
     config_out,
     error::Result,
     files,
+    new_dir::write_dir,
+    new_shard::{Entry, NewShard},
 };
 use crate::{
     ffi::memory::Reading,
-    rollout::{Dtype, WeightTensor, Weights},
+    rollout::{WeightTensor, Weights},
 };
 
 /// How long to wait for an optimizer step to finish before its weights are read.
@@ -111,35 +107,12 @@ pub fn write_model_with(
     spec.check()?;
     let coverage = weights.check_coverage(&spec.tensors());
     coverage.map_err(|reason| Error::Coverage { path: dir.to_owned(), reason })?;
-    if dir.exists() && !options.replace {
-        return Err(Error::Exists { path: dir.to_owned() });
-    }
-    let reading = weights.lease().read(PATIENCE);
-    let reading = reading.ok_or(Error::Busy { seconds: PATIENCE.as_secs() })?;
-    let parent = parent(dir);
-    fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-    let temporary = temporary_beside(dir, &parent)?;
-    write_files(temporary.path(), spec, companions, weights)?;
-    write_weights(temporary.path(), weights, &reading, options.shard_bytes)?;
-    sync_dir(temporary.path())?;
-    put_in_place(temporary, dir, &parent)?;
-    sync_dir(&parent)
-}
-
-fn parent(dir: &Path) -> PathBuf {
-    match dir.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn temporary_beside(dir: &Path, parent: &Path) -> Result<tempfile::TempDir> {
-    let name = dir.file_name().ok_or_else(|| Error::file(dir, "is not the name of a directory"))?;
-    let prefix = format!(".{}.", name.to_string_lossy());
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .tempdir_in(parent)
-        .map_err(Error::io("write into", parent))
+    write_dir(dir, options.replace, |temporary| {
+        let reading = weights.lease().read(PATIENCE);
+        let reading = reading.ok_or(Error::Busy { seconds: PATIENCE.as_secs() })?;
+        write_files(temporary, spec, companions, weights)?;
+        write_weights(temporary, weights, &reading, options.shard_bytes)
+    })
 }
 
 fn write_files(
@@ -207,68 +180,14 @@ fn groups(weights: &Weights, shard_bytes: usize) -> Vec<Group<'_>> {
     groups
 }
 
-/// Writes one safetensors file: length of the header, header, tensors.
 fn write_shard(path: &Path, group: &Group<'_>, reading: &Reading) -> Result<()> {
-    let header = header(group);
-    let write = || {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
-        for (_, tensor) in group {
-            file.write_all(tensor.memory.bytes(reading))?;
-        }
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-    };
-    write().map_err(Error::io("write", path))
-}
-
-fn header(group: &Group<'_>) -> String {
-    let mut header = Map::new();
-    // transformers refuses a file that does not say so.
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
-    let mut start = 0;
-    for (name, tensor) in group {
-        let end = start + tensor.memory.len();
-        let dtype = match tensor.dtype {
-            Dtype::F32 => "F32",
-            Dtype::F16 => "F16",
-            Dtype::Bf16 => "BF16",
-        };
-        let entry = json!({"dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end]});
-        header.insert((*name).to_owned(), entry);
-        start = end;
+    let entries: Vec<Entry<'_>> = group
+        .iter()
+        .map(|(name, tensor)| Entry { name, dtype: tensor.dtype, shape: &tensor.shape })
+        .collect();
+    let mut file = NewShard::create(path, &entries)?;
+    for (_, tensor) in group {
+        file.write(tensor.memory.bytes(reading))?;
     }
-    let mut text = Value::Object(header).to_string();
-    let padded = text.len().next_multiple_of(8);
-    text.extend(std::iter::repeat_n(' ', padded - text.len()));
-    text
-}
-
-fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|handle| handle.sync_all()).map_err(Error::io("sync", dir))
-}
-
-/// Renames the finished directory. An old one is first moved aside, and back again should the rename fail.
-fn put_in_place(temporary: tempfile::TempDir, dir: &Path, parent: &Path) -> Result<()> {
-    let aside = match dir.exists() {
-        true => Some(temporary_beside(dir, parent)?),
-        false => None,
-    };
-    let old = aside.as_ref().map(|aside| aside.path().join("old"));
-    if let Some(old) = &old {
-        fs::rename(dir, old).map_err(Error::io("replace", dir))?;
-    }
-    match fs::rename(temporary.path(), dir) {
-        Ok(()) => {
-            // Renamed away: nothing is left for the guard to remove.
-            let _ = temporary.keep();
-            Ok(())
-        }
-        Err(error) => {
-            if let Some(old) = &old {
-                fs::rename(old, dir).map_err(Error::io("restore", dir))?;
-            }
-            Err(Error::io("rename into place", dir)(error))
-        }
-    }
+    file.finish()
 }

@@ -105,8 +105,12 @@ impl Layout {
             "that of a language model",
             format!("{:?}", spec.head),
         )?;
-        let tied = spec.tie_word_embeddings;
-        rule(tied || !self.share_embedding, "share_embedding", "false for an untied model", true)?;
+        rule(
+            spec.tie_word_embeddings || !self.share_embedding,
+            "share_embedding",
+            "false for an untied model, which has a lm_head.weight of its own",
+            true,
+        )?;
         rule(
             self.embedding_fits_head() || !self.share_embedding,
             "share_embedding",

@@ -5,6 +5,7 @@
 //! checkpoint), [`scatter`] on the way back. The facts are those of `tensorrt_llm/models/{llama,qwen}` and
 //! `tensorrt_llm/layers` of releases 0.19 to 1.2.
 
+mod checkpoint;
 mod engine_dir;
 mod error;
 mod gather;
@@ -15,6 +16,7 @@ mod scatter;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{CheckpointOptions, read_checkpoint, write_checkpoint};
 pub use engine_dir::{Build, EngineDir, Wanted};
 pub use error::Error;
 pub use gather::shard;

@@ -1,7 +1,11 @@
 //! The weight map against itself, against an unsharded computation, and on a disk.
 
+mod checkpoint;
 mod directories;
+mod names;
+mod refusals;
 mod round_trip;
+mod sharded;
 
 use super::*;
 use crate::{
@@ -78,6 +82,21 @@ fn weights(spec: &ModelSpec) -> Weights {
         (name.to_owned(), crate::rollout::WeightTensor { dtype, shape, memory })
     });
     Weights::new(random.version(), random.lease().clone(), tensors.collect())
+}
+
+/// The same weights but for a tensor's first number.
+fn with_number(weights: &Weights, name: &str, number: f32) -> Weights {
+    let reading = weights.lease().read(std::time::Duration::ZERO).unwrap();
+    let tensors = weights.iter().map(|(other, tensor)| {
+        let mut tensor = tensor.clone();
+        if other == name {
+            let mut values = tensor.f32(&reading).to_vec();
+            values[0] = number;
+            tensor.memory = crate::ffi::memory::Memory::from_vec(values, weights.lease());
+        }
+        (other.to_owned(), tensor)
+    });
+    Weights::new(weights.version(), weights.lease().clone(), tensors.collect())
 }
 
 fn checksum(weights: &Weights) -> String {
