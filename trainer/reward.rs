@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     config::{PpoOptions, ScoreNormalization},
-    stats::{RunningMoments, Summary},
+    stats::{RunningMoments, Summary, divisor},
 };
 
 /// What a completion earned.
@@ -58,13 +58,13 @@ impl ScoreShaper {
     /// Shapes the scores of one iteration. `ended[i]` says whether completion `i` ended by itself.
     ///
     /// ```text
-    /// s = (s - mean) / (std + 1e-8)        batch: of these scores; running: of all so far, these included
+    /// s = (s - mean) / std                 batch: of these scores; running: of all so far, these included
     /// s = clip(s, -clip, clip)
     /// s = s - missing_eos_penalty          where the completion did not end
     /// ```
     ///
     /// Per-token rewards are divided by the same standard deviation (of the completions' sums) but not shifted, clipped
-    /// one by one, and charged at the last token.
+    /// one by one, and charged at the last token. Scores that do not vary are not divided.
     ///
     /// # Panics
     /// If the slices differ in length.
@@ -99,11 +99,11 @@ impl ScoreShaper {
             ScoreNormalization::None => (0.0, 1.0),
             ScoreNormalization::Batch => {
                 let batch = Summary::of(&scores);
-                (batch.mean, batch.std + 1e-8)
+                (batch.mean, divisor(batch.std))
             }
             ScoreNormalization::Running => {
                 scores.iter().for_each(|&score| self.running.push(score.into()));
-                (self.running.mean(), self.running.variance().sqrt() + 1e-8)
+                (self.running.mean(), divisor(self.running.variance().sqrt()))
             }
         }
     }
@@ -195,6 +195,17 @@ mod tests {
         let again = running.shape(&[Reward::PerToken(vec![3.0, 0.0])], &[true]);
         // And once more 3: deviation sqrt(14 / 4) = 1.8708287; 3 / 1.8708287 = 1.6035675, not shifted.
         assert_eq!(scores(&again), [1.603_57]);
+    }
+
+    #[test]
+    fn scores_that_do_not_vary_are_not_blown_up() {
+        for score_normalization in [ScoreNormalization::Batch, ScoreNormalization::Running] {
+            let options = PpoOptions { score_normalization, ..PpoOptions::default() };
+            let right = [Reward::PerToken(vec![0.5, 0.5]), Reward::PerToken(vec![0.5, 0.5])];
+            assert_eq!(shaper(options.clone()).shape(&right, &[true; 2]), right);
+            let alike = [Reward::Score(0.1), Reward::Score(0.1), Reward::Score(0.1)];
+            assert_eq!(scores(&shaper(options).shape(&alike, &[true; 3])), [0.0; 3]);
+        }
     }
 
     #[test]

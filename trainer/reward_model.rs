@@ -16,7 +16,7 @@ use super::{
     learner::{ScoreLearner, ScoreModel},
     loss::bradley_terry,
     schedule::Schedule,
-    stats::{Summary, mean},
+    stats::{Summary, divisor, mean},
 };
 
 /// Two completions of one prompt, the prompt included.
@@ -97,9 +97,9 @@ impl RewardStandardization {
         Self { mean: evaluation.mean_reward, std: evaluation.std_reward }
     }
 
-    /// Returns `(score - mean) / (std + 1e-8)`.
+    /// Returns `(score - mean) / std`; scores that did not vary are not divided.
     pub fn apply(&self, score: f32) -> f32 {
-        ((f64::from(score) - self.mean) / (self.std + 1e-8)) as f32
+        ((f64::from(score) - self.mean) / divisor(self.std)) as f32
     }
 }
 

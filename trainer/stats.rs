@@ -28,6 +28,12 @@ impl Summary {
     }
 }
 
+/// Returns what to divide by so that numbers of this standard deviation vary by 1. Numbers that do not vary are left as
+/// they are, for the quotient of nothing but rounding errors would be noise.
+pub fn divisor(std: f64) -> f64 {
+    if std > 1e-8 { std } else { 1.0 }
+}
+
 /// Returns the mean, 0 where there is nothing.
 pub fn mean(numbers: &[f32]) -> f64 {
     moments(numbers).0
