@@ -73,6 +73,9 @@ pub enum ValueInit {
     Policy,
 }
 
+/// The most rollouts of one iteration: slots for all of them are made before the first is sampled.
+const MOST_ROLLOUTS: usize = 1 << 20;
+
 /// Options of PPO (Schulman et al., 2017) on language models (Ziegler et al., 2019).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -145,8 +148,8 @@ pub struct PpoOptions {
     pub kl_in: KlPlace,
     /// Steers the coefficient so that the KL of a completion stays at this (nats). Default 0: the coefficient is fixed.
     pub kl_target: f64,
-    /// Inertia of an adaptive coefficient, in samples: n of them change it by a fifth of n / horizon at most.
-    /// Default 10000.
+    /// Inertia of an adaptive coefficient, in samples: n of them change it by a fifth of n / horizon at most. At least
+    /// the rollouts of an iteration where there is a target. Default 10000.
     pub kl_horizon: f64,
 
     /// Taken off the score of a completion that did not end by itself. Default 0: off; usual 1.
@@ -265,6 +268,12 @@ impl PpoOptions {
         at_least_one("prompts_per_iteration", self.prompts_per_iteration)?;
         at_least_one("samples_per_prompt", self.samples_per_prompt)?;
         at_least_one("epochs", self.epochs())?;
+        ensure(
+            self.rollout_batch() <= MOST_ROLLOUTS,
+            "prompts_per_iteration",
+            "at most 1048576 / samples_per_prompt",
+            self.prompts_per_iteration,
+        )?;
         at_least_one("mini_batches", self.mini_batches)?;
         at_least_one("micro_batch_tokens", self.micro_batch_tokens)?;
         ensure(
@@ -314,6 +323,13 @@ impl PpoOptions {
             "above 0 where kl_target is given",
             self.kl_coef,
         )?;
+        // Further from its target, an iteration would turn the coefficient's sign.
+        ensure(
+            self.kl_target == 0.0 || self.kl_horizon >= self.rollout_batch() as f64,
+            "kl_horizon",
+            "at least prompts_per_iteration x samples_per_prompt where kl_target is given",
+            self.kl_horizon,
+        )?;
         ensure(
             self.kl_in == KlPlace::Reward || self.kl_estimator != KlEstimator::K1,
             "kl_estimator",
@@ -360,6 +376,14 @@ mod tests {
         assert_eq!(
             rule_broken_by("kl_target = 6.0\nkl_coef = 0.0"),
             "kl_coef must be above 0 where kl_target is given, got 0"
+        );
+        assert_eq!(
+            rule_broken_by("kl_target = 6.0\nkl_horizon = 10.0"),
+            "kl_horizon must be at least prompts_per_iteration x samples_per_prompt where kl_target is given, got 10"
+        );
+        assert_eq!(
+            rule_broken_by("samples_per_prompt = 4294967297"),
+            "prompts_per_iteration must be at most 1048576 / samples_per_prompt, got 64"
         );
         assert_eq!(
             rule_broken_by("dual_clip = 0.5"),

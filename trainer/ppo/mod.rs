@@ -198,7 +198,10 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         }
         let kl_coef = self.state.kl.coef();
         let completions = trajectories.stats.lengths.len();
-        self.state.kl.observe(trajectories.stats.kl, completions);
+        if !warming_up {
+            // The KL of a policy that may not move says nothing about the coefficient.
+            self.state.kl.observe(trajectories.stats.kl, completions);
+        }
         self.state.iteration += 1;
         self.state.episodes += completions as u64;
         Ok(PpoStats {

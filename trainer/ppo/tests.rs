@@ -297,15 +297,18 @@ fn a_kl_in_the_loss_brings_the_policy_back_to_the_reference() {
 
 #[test]
 fn while_the_critic_warms_up_the_policy_stays() {
-    let mut ppo = ppo(PpoOptions { critic_warmup_iterations: 1, ..Default::default() }, 1.0);
+    let options = PpoOptions { critic_warmup_iterations: 1, kl_target: 6.0, ..Default::default() };
+    let mut ppo = ppo(options, 1.0);
     let rollouts = sample(ppo.policy(), 20, 1);
     let scored = ppo.score(&rollouts, &rewards(&rollouts)).unwrap();
     assert_eq!(ppo.update(&scored).unwrap().policy_steps, 0);
     assert_eq!(ppo.policy().table.weights, Bigram::new(VOCAB).table.weights);
+    assert_eq!(ppo.state().kl.coef(), 0.05, "a KL of 0 by force is none below its target");
     assert_ne!(ppo.critic().0.weights, [0.1; VOCAB]);
     let scored = ppo.score(&rollouts, &rewards(&rollouts)).unwrap();
     assert_eq!(ppo.update(&scored).unwrap().policy_steps, 4);
     assert_ne!(ppo.policy().table.weights, Bigram::new(VOCAB).table.weights);
+    assert!(ppo.state().kl.coef() < 0.05);
 }
 
 #[test]
