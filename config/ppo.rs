@@ -12,7 +12,8 @@ use crate::{
     data::DataConfig,
     engine::{EngineConfig, Error as EngineError},
     trainer::config::{
-        Device, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig, ValueInit,
+        Device, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig,
+        ValueInit,
     },
 };
 
@@ -150,7 +151,7 @@ impl Config for PpoConfig {
             format!(
                 "optimizer steps: {epochs} epochs x {mini_batches} mini-batches of {mini_batch} rollouts = {} an \
                  iteration, {} in {} iterations",
-                epochs * mini_batches,
+                self.ppo.steps_per_iteration(),
                 self.ppo.optimizer_steps(),
                 self.ppo.iterations
             ),
@@ -193,8 +194,15 @@ impl PpoConfig {
         Violation::unless(
             ppo.old_logprobs == OldLogprobs::Recompute || !sampling.cuts_off(),
             "ppo.old_logprobs",
-            "\"recompute\" where sampling has top_k, top_p, min_p or repetition_penalty",
+            "\"recompute\" where sampling has top_k, top_p, min_p, repetition_penalty or min_new_tokens",
             "\"rollout\"",
+        )?;
+        let same = ppo.logprob_temperature == LogprobTemperature::Sampling;
+        Violation::unless(
+            ppo.old_logprobs == OldLogprobs::Recompute || same || sampling.temperature == 1.0,
+            "ppo.logprob_temperature",
+            "\"sampling\" where ppo.old_logprobs is \"rollout\"",
+            "\"one\"",
         )?;
         Violation::unless(
             ppo.missing_eos_penalty == 0.0 || !sampling.ignore_eos,

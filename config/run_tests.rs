@@ -83,6 +83,13 @@ fn the_batch_arithmetic_is_spelled_out() {
 }
 
 #[test]
+fn arithmetic_beyond_all_numbers_saturates() {
+    let huge = ["ppo.epochs=9223372036854775807", "sampling.max_new_tokens=9223372036854775807"];
+    let config: PpoConfig = read(PPO, &huge).unwrap();
+    assert!(to_toml(&config).contains("= 18446744073709551615 an iteration"));
+}
+
+#[test]
 fn options_of_every_section_are_checked_and_named() {
     assert_eq!(
         refusal::<SftConfig>(SFT, &["sft.batch_size=0"]),
@@ -130,8 +137,18 @@ fn contradictions_between_sections_are_refused() {
     );
     assert_eq!(
         refusal::<PpoConfig>(PPO, &["ppo.old_logprobs=rollout", "sampling.top_k=5"]),
-        "ppo.old_logprobs must be \"recompute\" where sampling has top_k, top_p, min_p or repetition_penalty, got \
-         \"rollout\""
+        "ppo.old_logprobs must be \"recompute\" where sampling has top_k, top_p, min_p, repetition_penalty or \
+         min_new_tokens, got \"rollout\""
+    );
+    assert!(
+        refusal::<PpoConfig>(PPO, &["ppo.old_logprobs=rollout", "sampling.min_new_tokens=2"])
+            .starts_with("ppo.old_logprobs must be \"recompute\"")
+    );
+    let two_temperatures =
+        ["ppo.old_logprobs=rollout", "ppo.logprob_temperature=one", "sampling.temperature=0.7"];
+    assert_eq!(
+        refusal::<PpoConfig>(PPO, &two_temperatures),
+        "ppo.logprob_temperature must be \"sampling\" where ppo.old_logprobs is \"rollout\", got \"one\""
     );
     assert_eq!(
         refusal::<PpoConfig>(PPO, &["ppo.missing_eos_penalty=1.0", "sampling.ignore_eos=true"]),

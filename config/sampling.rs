@@ -71,7 +71,11 @@ impl SamplingConfig {
 
     /// Says whether tokens are sampled from another distribution than the model's own at this temperature.
     pub fn cuts_off(&self) -> bool {
-        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0 || self.repetition_penalty != 1.0
+        self.top_k > 0
+            || self.top_p < 1.0
+            || self.min_p > 0.0
+            || self.repetition_penalty != 1.0
+            || self.min_new_tokens > 0
     }
 
     /// Checks every range.

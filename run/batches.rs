@@ -17,7 +17,8 @@ impl Batches {
 
     /// Returns how many optimizer steps a run takes: all epochs, or `max_steps` where that is given and comes first.
     pub(super) fn total(&self, epochs: usize, max_steps: u64) -> u64 {
-        let all = self.samples.div_ceil(self.batch_size) as u64 * epochs as u64;
+        let an_epoch = self.samples.div_ceil(self.batch_size) as u64;
+        let all = an_epoch.saturating_mul(epochs as u64);
         if max_steps > 0 { all.min(max_steps) } else { all }
     }
 
@@ -42,6 +43,7 @@ mod tests {
         let data = DataConfig::new(vec![]);
         let mut batches = Batches::new(&data, 3, 10, 4);
         assert_eq!((batches.total(2, 0), batches.total(2, 5), batches.total(1, 9)), (6, 5, 3));
+        assert_eq!(batches.total(usize::MAX, 7), 7);
         for _ in 0..2 {
             let dealt: Vec<Vec<usize>> = (0..3).map(|_| batches.deal()).collect();
             assert_eq!(dealt.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
