@@ -14,7 +14,8 @@ pub struct DataConfig {
     /// Files to measure on. Default none.
     #[serde(default, deserialize_with = "one_or_many")]
     pub eval: Vec<PathBuf>,
-    /// Longest sample in tokens: prompt and completion together, or the prompt alone for PPO. Default 1024.
+    /// Longest sample in tokens: prompt and completion together, or the prompt alone for PPO. Never more than
+    /// the model's context holds. Default 1024.
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
     /// What becomes of a longer one; either way it is counted. Default `drop`.

@@ -67,6 +67,11 @@ fn object(record: &Record) -> Map<String, Value> {
     record.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect()
 }
 
+/// JSON has no NaN and no infinity; as texts they are refused where a number is wanted, and not taken for missing.
+fn real(number: f64) -> Value {
+    if number.is_finite() { number.into() } else { number.to_string().into() }
+}
+
 fn value(field: &Field) -> Value {
     match field {
         Field::Null => Value::Null,
@@ -79,9 +84,9 @@ fn value(field: &Field) -> Value {
         Field::UShort(number) => (*number).into(),
         Field::UInt(number) => (*number).into(),
         Field::ULong(number) => (*number).into(),
-        Field::Float16(number) => number.to_f64().into(),
-        Field::Float(number) => (*number).into(),
-        Field::Double(number) => (*number).into(),
+        Field::Float16(number) => real(number.to_f64()),
+        Field::Float(number) => real((*number).into()),
+        Field::Double(number) => real(*number),
         Field::Str(text) => text.as_str().into(),
         // Some writers leave out the mark that says a column is text.
         Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into(),
@@ -170,6 +175,14 @@ mod tests {
         );
         assert_eq!(rows[1].place.line, 2);
         assert_eq!(read(&example(folder.path()), 1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_number_that_json_lacks_is_not_taken_for_missing() {
+        let columns = [("margin".into(), value(&Field::Double(f64::NAN)))].into_iter().collect();
+        let mut row = Row { place: Place { file: Path::new("x").into(), line: 1 }, columns };
+        assert!(row.take_number("margin").is_err());
+        assert_eq!(value(&Field::Float(0.5)), 0.5);
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub trait Sample: Sized + Send {
     /// Which columns hold what.
     type Layout: Sync;
 
+    /// How many tokens of a model's context a sample must leave free, for what is generated after it.
+    const ROOM: usize = 0;
+
     /// Finds the columns.
     ///
     /// # Errors
@@ -76,9 +79,14 @@ pub struct PairSample {
 impl Sample for PromptSample {
     type Layout = String;
 
+    const ROOM: usize = 1;
+
     fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<String, Error> {
-        let prompt = found.optional("prompt", columns.prompt.as_ref())?;
         let text = found.optional("text", columns.text.as_ref())?;
+        if let (Some(text), true, None) = (&text, columns.text.is_some(), &columns.prompt) {
+            return Ok(text.clone()); // asked for by name
+        }
+        let prompt = found.optional("prompt", columns.prompt.as_ref())?;
         prompt.or(text).ok_or_else(|| found.missing(&["prompt"]))
     }
 
@@ -205,6 +213,9 @@ impl Sample for PairSample {
         let mut chosen = judged(prompt.clone(), chosen, encoder)?;
         let mut rejected = judged(prompt, rejected, encoder)?;
         let fits = [encoder.fit(&mut chosen)?, encoder.fit(&mut rejected)?];
+        if chosen.ids.is_empty() || rejected.ids.is_empty() {
+            return Err("chosen or rejected has no tokens".into());
+        }
         if chosen.ids == rejected.ids {
             return Err("chosen and rejected are the same".into());
         }

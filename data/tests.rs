@@ -303,6 +303,23 @@ fn over_long_samples_are_cut_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_column_asked_for_by_name_is_taken_before_the_usual_one() {
+    let mut files = Files::new(r#"{"prompt": "a", "body": "c"}"#);
+    files.config.columns.text = Some("body".into());
+    assert_eq!(files.samples::<PromptSample>()[0].tokens.ids(), [0, 8]);
+    files.config.columns.prompt = Some("prompt".into());
+    assert_eq!(files.samples::<PromptSample>()[0].tokens.ids(), [0, 6]);
+}
+
+#[test]
+fn pairs_of_which_nothing_is_left_are_refused() {
+    let rows = r#"{"chosen": [{"role": "user", "content": "QQ"}], "rejected": [{"role": "user", "content": "a"}]}"#;
+    let mut files = Files::chat(rows, "{% for m in messages %}{{ m.content }}{% endfor %}");
+    files.config.append_eos = false;
+    assert!(files.said::<PairSample>().contains("1 not: chosen or rejected has no tokens"));
+}
+
+#[test]
 fn equal_pairs_are_refused() {
     let files = Files::new(r#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#);
     assert!(files.said::<PairSample>().contains("1 not: chosen and rejected are the same"));
