@@ -203,10 +203,11 @@ impl RunDirectory {
     fn name_latest(&self, name: &str) -> Result<(), DirectoryError> {
         let (unfinished, latest) = (self.path.join(".LATEST"), self.path.join("LATEST"));
         let write = || {
+            // The checkpoint first: LATEST must not outlive a crash that its checkpoint does not.
+            sync_folder(&self.path.join(CHECKPOINTS))?;
             fs::write(&unfinished, format!("{CHECKPOINTS}/{name}\n"))?;
             File::open(&unfinished)?.sync_all()?;
             fs::rename(&unfinished, &latest)?;
-            sync_folder(&self.path.join(CHECKPOINTS))?;
             sync_folder(&self.path)
         };
         write().map_err(DirectoryError::writing(&latest))

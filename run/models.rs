@@ -105,20 +105,27 @@ pub(super) fn learner(
     Ok(LearningModel::new(load(opened, wanted, options)?, optimizer)?)
 }
 
-/// Checks that two models mean the same by a token id.
+/// Checks that a model can read the policy's rollouts: it means the same by a token id, and its context holds `longest`
+/// tokens.
 ///
 /// # Errors
-/// Names both directories when their tokenizers differ.
-pub(super) fn same_tokens(one: &Model, other: &Model) -> Result<()> {
-    let same = match (&one.tokenizer, &other.tokenizer) {
+/// Names both directories when their tokenizers differ, and the reader's when its context is too short.
+pub(super) fn check_reader(policy: &Model, reader: &Model, longest: usize) -> Result<()> {
+    let same = match (&policy.tokenizer, &reader.tokenizer) {
         (Some(a), Some(b)) => a.to_json()? == b.to_json()?,
-        _ => one.spec().vocab_size == other.spec().vocab_size,
+        _ => policy.spec().vocab_size == reader.spec().vocab_size,
     };
     ensure!(
         same,
         "{} and {} must have the same tokenizer, theirs differ",
-        one.checkpoint.dir().display(),
-        other.checkpoint.dir().display()
+        policy.checkpoint.dir().display(),
+        reader.checkpoint.dir().display()
+    );
+    let context = reader.spec().max_positions;
+    ensure!(
+        longest <= context,
+        "{}: its context must hold the longest rollout of {longest} tokens, got {context}",
+        reader.checkpoint.dir().display()
     );
     Ok(())
 }

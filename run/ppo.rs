@@ -6,14 +6,14 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::{
-    Launch, Metrics, RunDirectory,
+    Launch, Metrics,
     batches::order,
     canary::Canary,
     generator::{Answered, Generator},
     models::{self, Wanted},
     reward::RewardSource,
     samples::{self, Samples},
-    session::Session,
+    session::{self, Session},
     stopwatch::Stopwatch,
 };
 use crate::{
@@ -45,19 +45,21 @@ pub struct PpoOutcome {
 /// # Errors
 /// As [`super::sft`]; and when engine or reward fail on the way.
 pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
-    RunDirectory::check(&config.output_dir, launch.clean)?;
+    session::check(config, launch.clean)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let Samples { train: prompts, .. } =
         samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
-    let reward = RewardSource::open(config, &base)?;
+    let longest = longest_rollout(config, &base, &prompts);
+    let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
-    let trainer = trainer(config, &base)?;
+    let trainer = trainer(config, &base, longest)?;
     let engine = engine(config, &base, &trainer)?;
     let canary = Canary::new(&config.engine, &prompts);
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
     let session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+    let busy_before = engine.stats().busy_seconds;
 
     let (issuer, consumer) = queue(QueueOptions {
         batch: config.ppo.prompts_per_iteration,
@@ -80,6 +82,7 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         reward,
         trainer,
         engine,
+        busy_before,
         canary,
         consumer,
         session,
@@ -102,6 +105,9 @@ struct PpoRun<'a, 'o> {
     reward: RewardSource,
     trainer: Ppo<LearningModel, LearningModel>,
     engine: Engine,
+    /// Seconds the engine had computed when the first prompt of this iteration was let in. That is before the iteration
+    /// begins: the engine generates while the last one's checkpoint is written.
+    busy_before: f64,
     canary: Canary,
     consumer: Consumer<Answered>,
     session: Session<'o>,
@@ -127,9 +133,8 @@ impl PpoRun<'_, '_> {
     /// Does one iteration of the algorithm box.
     fn iterate(&mut self, iteration: u64) -> Result<Metrics> {
         let mut watch = Stopwatch::start();
-        let before = self.engine.stats();
         let answered = self.consumer.take()?;
-        let generated = self.engine.stats();
+        let busy = self.engine.stats().busy_seconds - self.busy_before;
         watch.lap("timing_s/gen");
         let rewards = self.reward.score(&answered, self.prompts)?;
         watch.lap("timing_s/reward");
@@ -142,11 +147,11 @@ impl PpoRun<'_, '_> {
         watch.lap("timing_s/update_weights");
         let parity = self.canary.check(&self.engine, self.trainer.policy())?;
         watch.lap("timing_s/canary");
+        self.busy_before = self.engine.stats().busy_seconds;
         self.consumer.advance(refit.version);
 
         self.write_samples(iteration, &rollouts, &rewards)?;
         let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
-        let busy = generated.busy_seconds - before.busy_seconds;
         let mut metrics = Metrics::from_iter(trajectories.stats.metrics());
         metrics.extend(Metrics::from_iter(stats.metrics()));
         metrics.extend(parity);
@@ -214,8 +219,18 @@ struct SampleRow {
     ended: bool,
 }
 
+/// Returns the most tokens that a prompt and its completion can have.
+fn longest_rollout(config: &PpoConfig, base: &Model, prompts: &[PromptSample]) -> usize {
+    let prompt = prompts.iter().map(|prompt| prompt.tokens.ids().len()).max().unwrap_or_default();
+    prompt.saturating_add(config.sampling.max_new_tokens).min(base.spec().max_positions)
+}
+
 /// Loads policy, reference and critic.
-fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, LearningModel>> {
+fn trainer(
+    config: &PpoConfig,
+    base: &Model,
+    longest: usize,
+) -> Result<Ppo<LearningModel, LearningModel>> {
     let options =
         models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let learner =
@@ -223,7 +238,7 @@ fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, Learni
     let policy = learner(base, Wanted::LanguageModel)?;
     // Without a penalty nobody asks the reference.
     let reference = match config.ppo.kl_coef > 0.0 {
-        true => Some(reference(config, base, &options)?),
+        true => Some(reference(config, base, longest, &options)?),
         false => None,
     };
     let critic = match (config.ppo.value_init, &config.reward) {
@@ -246,10 +261,11 @@ fn trainer(config: &PpoConfig, base: &Model) -> Result<Ppo<LearningModel, Learni
 fn reference(
     config: &PpoConfig,
     base: &Model,
+    longest: usize,
     options: &ModelOptions,
 ) -> Result<Box<dyn LanguageModel + Send>> {
     let opened = models::open(config.model.reference.as_ref().unwrap_or(&config.model.path))?;
-    models::same_tokens(base, &opened)?;
+    models::check_reader(base, &opened, longest)?;
     let frozen = ModelOptions { frozen: true, ..*options };
     Ok(Box::new(models::load(&opened, Wanted::LanguageModel, &frozen)?))
 }

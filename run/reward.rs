@@ -45,8 +45,8 @@ impl RewardSource {
     /// Opens what the configuration names.
     ///
     /// # Errors
-    /// When the reward model cannot be opened, is not one, or reads other tokens than the policy writes.
-    pub(super) fn open(config: &PpoConfig, policy: &Model) -> Result<Self> {
+    /// When the reward model cannot be opened, is not one, or cannot read the policy's rollouts of up to `longest` tokens.
+    pub(super) fn open(config: &PpoConfig, policy: &Model, longest: usize) -> Result<Self> {
         let column = |name: &String| -> Result<Column> {
             Ok(Column { name: name.clone(), tokenizer: policy.tokenizer()?.clone() })
         };
@@ -60,7 +60,7 @@ impl RewardSource {
                     "{}: a reward model must have a score head, this is a language model",
                     path.display()
                 );
-                models::same_tokens(policy, &opened)?;
+                models::check_reader(policy, &opened, longest)?;
                 let model = models::options(config.device, config.model.dtype, false);
                 let frozen = torch::ModelOptions { frozen: true, ..model };
                 Self::Model(Box::new(RewardModel {

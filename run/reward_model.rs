@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Launch, Metrics, RunDirectory,
+    Launch, Metrics,
     batches::Batches,
     models::{self, STANDARDIZATION, Wanted},
     samples,
-    session::Session,
+    session::{self, Session},
 };
 use crate::{
     config::RewardModelConfig,
@@ -34,7 +34,7 @@ pub struct RewardModelOutcome {
 /// # Errors
 /// As [`super::sft`].
 pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<RewardModelOutcome> {
-    RunDirectory::check(&config.output_dir, launch.clean)?;
+    session::check(config, launch.clean)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<PairSample>(&config.data, &base, launch.observer)?;

@@ -24,6 +24,9 @@ pub(super) fn read<S: Sample>(
     model: &Model,
     observer: &mut dyn Observer,
 ) -> Result<Samples<S>> {
+    // What the model cannot read would end the run on the way.
+    let most = model.spec().max_positions.saturating_sub(S::ROOM).max(1);
+    let config = &DataConfig { max_tokens: config.max_tokens.min(most), ..config.clone() };
     let encoder = TextEncoder::new(
         config,
         model.tokenizer()?,

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Metrics, Observer, RunDirectory};
 use crate::config::{
-    CheckpointConfig, Config, LogConfig, PpoConfig, RewardModelConfig, SftConfig, to_toml,
+    CheckpointConfig, Config, LogConfig, PpoConfig, RewardConfig, RewardModelConfig, SftConfig,
+    to_toml,
 };
 
 /// How a run is started, beside its configuration.
@@ -22,10 +23,13 @@ pub(super) trait RunConfig: Config {
     fn output_dir(&self) -> &Path;
     fn log(&self) -> LogConfig;
     fn checkpoint(&self) -> CheckpointConfig;
+
+    /// Returns every file and folder that the run reads.
+    fn inputs(&self) -> Vec<&Path>;
 }
 
 macro_rules! run_config {
-    ($($config:ty),+) => {$(
+    ($($config:ty: $further:expr),+) => {$(
         impl RunConfig for $config {
             fn output_dir(&self) -> &Path {
                 &self.output_dir
@@ -38,10 +42,47 @@ macro_rules! run_config {
             fn checkpoint(&self) -> CheckpointConfig {
                 self.checkpoint
             }
+
+            fn inputs(&self) -> Vec<&Path> {
+                let further: fn(&Self) -> Vec<&Path> = $further;
+                let data = self.data.train.iter().chain(&self.data.eval).map(PathBuf::as_path);
+                further(self).into_iter().chain([self.model.path.as_path()]).chain(data).collect()
+            }
         }
     )+};
 }
-run_config!(SftConfig, RewardModelConfig, PpoConfig);
+run_config!(SftConfig: |_| Vec::new(), RewardModelConfig: |_| Vec::new(), PpoConfig: models_beside);
+
+/// Returns the models that PPO reads beside the policy.
+fn models_beside(config: &PpoConfig) -> Vec<&Path> {
+    let reward = match &config.reward {
+        RewardConfig::Model { path } => Some(path.as_path()),
+        RewardConfig::ExactMatch { .. } | RewardConfig::PositionMatch { .. } => None,
+    };
+    reward.into_iter().chain(config.model.reference.as_deref()).collect()
+}
+
+/// Checks that a run directory can be made where the configuration wants it, and that making it deletes nothing which
+/// the run is to read.
+///
+/// # Errors
+/// When the folder is in use, or holds an input; it is named.
+pub(super) fn check(config: &impl RunConfig, clean: bool) -> Result<()> {
+    let output_dir = config.output_dir();
+    RunDirectory::check(output_dir, clean)?;
+    let Ok(folder) = output_dir.canonicalize() else { return Ok(()) }; // nothing there to delete
+    for input in config.inputs() {
+        // An input that is not there is refused where it is opened.
+        let inside = input.canonicalize().is_ok_and(|input| input.starts_with(&folder));
+        ensure!(
+            !inside,
+            "{} lies in output_dir {}, which --clean deletes; choose another output directory",
+            input.display(),
+            output_dir.display()
+        );
+    }
+    Ok(())
+}
 
 /// A run's directory and observer.
 pub(super) struct Session<'a> {

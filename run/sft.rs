@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Launch, Metrics, RunDirectory,
+    Launch, Metrics,
     batches::Batches,
     models::{self, Wanted},
     samples,
-    session::Session,
+    session::{self, Session},
 };
 use crate::{
     config::SftConfig,
@@ -35,7 +35,7 @@ pub struct SftOutcome {
 /// One line that says what is wrong with configuration, model, data or disk. What can be refused is refused before the
 /// run directory is made.
 pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
-    RunDirectory::check(&config.output_dir, launch.clean)?;
+    session::check(config, launch.clean)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<SftSample>(&config.data, &base, launch.observer)?;

@@ -178,7 +178,32 @@ fn a_run_that_cannot_be_is_refused_before_its_directory_is_made() {
     let said = world.refusal("guess", &ppo_of_digits("echo", "").replace("'answer'", "'answr'"));
     assert!(said.contains("echo.jsonl:1") && said.contains("lacks the column \"answr\""), "{said}");
 
+    let short = NewModelSpec {
+        tokenizer: Some(world.path("model")),
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_layers: 1,
+        num_heads: 2,
+        max_positions: 2,
+        ..NewModelSpec::default()
+    };
+    new_model(&short, std::iter::empty(), &world.path("short")).unwrap();
+    let with_reference = "model.reference = 'short'\nsampling.max_new_tokens = 2\n";
+    let more = ppo_of_digits("echo", "").replace("sampling.max_new_tokens = 1\n", with_reference);
+    let said = world.refusal("guess", &more);
+    assert!(said.contains("short: its context must hold the longest rollout"), "{said}");
+    let long = serde_json::json!({ "prompt": "7".repeat(300), "answer": "7" });
+    fs::write(world.path("long.jsonl"), long.to_string()).unwrap();
+    let said = world.refusal("guess", &ppo_of_digits("long", ""));
+    assert!(said.contains("longer than 255 tokens") && said.contains("long.jsonl:1"), "{said}");
+
     let before = files(world.0.path());
+    let policy = model_directory(&world.path("guess"));
+    let more = ppo_of_digits("echo", "");
+    let config = world.config::<PpoConfig>("guess", policy.to_str().unwrap(), &more);
+    let clean = Launch { clean: true, observer: &mut Silent };
+    let said = format!("{:#}", run::ppo(&config, clean).unwrap_err());
+    assert!(said.contains("which --clean deletes") && policy.is_dir(), "{said}");
     let occupied = [("guess", "already exists and is not empty"), ("echo.jsonl/run", "echo.jsonl")];
     for (output_dir, rule) in occupied {
         let config = world.config::<PpoConfig>(output_dir, "model", &ppo_of_digits("echo", ""));
