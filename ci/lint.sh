@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Clippy on everything, in both feature sets, warnings denied.
+# Clippy on everything, in each feature set, warnings denied.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo clippy --all-targets -- -D warnings
-cargo clippy --all-targets --no-default-features -- -D warnings
+for features in "" "--features tensorrt-llm" "--no-default-features" "--no-default-features --features tensorrt-llm"; do
+  # shellcheck disable=SC2086 # one word or several, on purpose
+  cargo clippy --all-targets $features -- -D warnings
+done

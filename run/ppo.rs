@@ -19,15 +19,15 @@ use super::{
 use crate::{
     config::{PpoConfig, RewardConfig},
     data::PromptSample,
-    engine::{Engine, EngineModel, RefitMode, RefitReport},
+    engine::{BackendKind, Engine, EngineModel, RefitMode, RefitReport},
     model::Model,
-    rollout::{Consumer, Dtype, QueueOptions, Rollout, WeightVersion, queue},
+    rollout::{Consumer, Dtype, QueueOptions, Rollout, WeightVersion, Weights, queue},
     trainer::{
         config::ValueInit,
         learner::LanguageModel,
         ppo::{Ppo, PpoModels, PpoSetup},
         reward::Reward,
-        torch::{LearningModel, ModelOptions},
+        torch::{self, LearningModel, ModelOptions},
     },
 };
 
@@ -172,10 +172,10 @@ impl PpoRun<'_, '_> {
         }
     }
 
-    /// Lets the engine see the policy as it now is: by alias, so without copying a byte, on the host.
+    /// Lets the engine see the policy as it now is: by alias, so without copying a byte, where it can.
     fn refit(&mut self) -> Result<RefitReport> {
         let version = self.consumer.version().next();
-        let weights = self.trainer.policy().model.weights(version, engine_dtype(self.config))?;
+        let weights = weights(self.config, &self.trainer.policy().model, version)?;
         Ok(self.engine.blocking().refit(&weights, RefitMode::Alias)?)
     }
 
@@ -282,11 +282,22 @@ fn engine(
     spec.dtype = dtype;
     let model = EngineModel {
         spec,
-        weights: policy.weights(WeightVersion(0), dtype)?,
+        weights: weights(config, policy, WeightVersion(0))?,
         eos: base.generation.eos_token_ids.clone(),
         tokenizer: base.tokenizer.clone(),
     };
     Ok(Engine::builder().config(config.engine.clone()).model(model).build()?)
+}
+
+/// Returns the policy's weights where the engine reads them: TensorRT-LLM on the trainer's device, the others on the host.
+fn weights(config: &PpoConfig, policy: &torch::Model, version: WeightVersion) -> Result<Weights> {
+    let dtype = engine_dtype(config);
+    let on_device =
+        config.engine.backend == BackendKind::TensorRtLlm && !config.engine.tensorrt_llm.double;
+    Ok(match on_device {
+        true => policy.device_weights(version, dtype)?,
+        false => policy.weights(version, dtype)?,
+    })
 }
 
 /// The engine computes in the format the trainer computes in, unless told otherwise.
