@@ -21,9 +21,6 @@ pub(crate) fn all(installation: Option<&Installation>) -> Result<(), String> {
         println!("cargo:rerun-if-changed={ROOT}/{input}");
     }
     let shim = sources("shim")?;
-    if shim.is_empty() {
-        bridge.define("rf_trtllm_api", "rf_double_api");
-    }
     strict(&mut bridge).compile("rollforge_bridge");
 
     match installation {

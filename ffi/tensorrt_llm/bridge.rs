@@ -51,6 +51,7 @@ mod ffi {
 
     unsafe extern "C++" {
         include!("rollforge/ffi/tensorrt_llm/bridge.h");
+        include!("rollforge/ffi/tensorrt_llm/double/testing.h");
 
         #[namespace = ""]
         type rf_request = crate::ffi::tensorrt_llm::contract::rf_request;
@@ -98,5 +99,8 @@ mod ffi {
             config: &rf_executor_config,
         ) -> Result<UniquePtr<Executor>>;
         fn load_plan(is_double: bool, file: &str) -> Result<UniquePtr<Plan>>;
+
+        #[namespace = ""]
+        fn rf_double_release_hangs();
     }
 }

@@ -3,6 +3,7 @@
 mod bridge;
 mod contract;
 mod description;
+pub mod double;
 mod error;
 mod executor;
 mod plan;
