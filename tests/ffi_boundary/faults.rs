@@ -33,9 +33,11 @@ const POINTS: [(&str, &str); 11] = [
 fn whole_life(library: Library, folder: &EngineDir) -> Result<Vec<Response>, Error> {
     let mut executor = open(library, folder)?;
     executor.can_enqueue()?;
-    let id = executor.enqueue(&request())?;
+    executor.enqueue(&request())?;
     let responses = drain(&mut executor, 1)?;
+    let id = executor.enqueue(&Request { max_tokens: 60, ..request() })?;
     executor.cancel(id)?;
+    drain(&mut executor, 1)?;
     executor.stats()?;
     executor.weights()?;
     refit(&mut executor, 1)?;
@@ -155,7 +157,7 @@ fn odd_ids_and_deliveries_come_through_as_they_are() {
 
         let mut executor = open(library, &EngineDir::with(&["await 1 unknown_id"])).unwrap();
         let id = executor.enqueue(&request()).unwrap();
-        let responses = executor.await_responses(Duration::from_secs(10)).unwrap();
+        let responses = drain(&mut executor, 2).unwrap();
         assert!(responses.iter().any(|response| response.request != id), "{responses:?}");
 
         let mut executor = open(library, &EngineDir::with(&["await 0 double_delivery"])).unwrap();
@@ -175,7 +177,10 @@ fn only_the_leader_may_enqueue() {
         let mut executor = open(library, &EngineDir::with(&["create 1 non_leader"])).unwrap();
         assert!(!executor.can_enqueue().unwrap());
         let error = executor.enqueue(&request()).unwrap_err();
-        assert_eq!((error.call, error.status), ("enqueue", Status::InvalidState));
+        // TensorRT-LLM throws a sentence without a status.
+        let status =
+            if library == Library::Double { Status::InvalidState } else { Status::Internal };
+        assert_eq!((error.call, error.status), ("enqueue", status), "{error:?}");
     }
 }
 
