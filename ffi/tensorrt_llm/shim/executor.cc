@@ -43,13 +43,14 @@ rf_status create(rf_executor_config const* config, rf_executor** out, Make&& mak
         require_versions();
         load_plugins();
         auto created = std::make_unique<LiveExecutor>();
-        if (settings.capture_engine == 0) {
-            created->engine_missing = "the executor was created without capture_engine";
-            created->executor = make(executor_config_of(settings));
-        } else {
-            Capture const capture;
-            created->executor = make(executor_config_of(settings));
-            keep_engine(*created, capture);
+        created->wants_engine = settings.capture_engine != 0;
+        std::optional<Capture> capture;
+        if (created->wants_engine) {
+            capture.emplace();
+        }
+        created->executor = make(executor_config_of(settings));
+        if (capture) {
+            keep_engine(*created, *capture);
         }
         hand_out(std::move(created), slot);
     });
@@ -99,6 +100,9 @@ rf_status enqueue(rf_executor* executor, rf_request const* request, std::uint64_
     return guard([&] {
         LiveExecutor& target = require(behind(executor), "executor");
         std::uint64_t& slot = require(id, "id");
+        if (!target.executor->canEnqueueRequests()) {
+            throw Failure(RF_INVALID_STATE, "only the leader may enqueue requests");
+        }
         slot = target.executor->enqueueRequest(request_of(require(request, "request")));
         target.in_flight.insert(slot);
     });
@@ -158,6 +162,9 @@ rf_status engine_of(rf_executor* executor, rf_engine** out)
         LiveExecutor& target = require(behind(executor), "executor");
         rf_engine*& slot = require(out, "out");
         slot = nullptr;
+        if (!target.wants_engine) {
+            throw Failure(RF_INVALID_STATE, "the executor was created without capture_engine");
+        }
         if (target.engine.engine == nullptr) {
             throw Failure(RF_UNSUPPORTED, target.engine_missing);
         }

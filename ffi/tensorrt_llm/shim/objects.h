@@ -37,7 +37,8 @@ struct LiveExecutor {
     std::unique_ptr<tensorrt_llm::executor::Executor> executor;
     /// Requests whose final response has not come.
     std::unordered_set<std::uint64_t> in_flight;
-    /// The engine that was captured, or why there is none.
+    /// Whether to capture the engine; the engine, or why there is none.
+    bool wants_engine = false;
     Engine engine;
     std::string engine_missing;
     std::string newest_stats;
@@ -71,6 +72,8 @@ struct Refitter {
     int device = 0;
     std::vector<Refittable> weights;
     std::unordered_map<std::string, std::size_t> by_name;
+    /// Whether any tensor was bound.
+    bool is_bound = false;
 };
 
 /// Bytes that go out: text, or a plan that stays in TensorRT's memory.

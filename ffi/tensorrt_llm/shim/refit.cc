@@ -42,6 +42,20 @@ DataType tensorrt_dtype(std::int32_t dtype)
     }
 }
 
+std::string dtype_name(std::int32_t dtype)
+{
+    switch (dtype) {
+    case RF_F32:
+        return "f32";
+    case RF_F16:
+        return "f16";
+    case RF_BF16:
+        return "bf16";
+    default:
+        return "number format " + std::to_string(dtype);
+    }
+}
+
 /// CUDA's device is a thread's; the engine may have been loaded on another thread.
 void enter_device(int device)
 {
@@ -110,7 +124,7 @@ void check_binding(Refittable const& expected, std::int32_t dtype, std::int64_t 
     if (dtype != expected.dtype) {
         throw Failure(
             RF_INVALID_ARGUMENT,
-            expected.name + " has number format " + std::to_string(expected.dtype) + ", got " + std::to_string(dtype));
+            expected.name + " is " + dtype_name(expected.dtype) + " in the engine, got " + dtype_name(dtype));
     }
     if (count != expected.count) {
         throw Failure(
@@ -139,6 +153,7 @@ rf_status bind(
         if (!target.refitter->setNamedWeights(name, {tensorrt_dtype(dtype), values, count}, place)) {
             throw Failure(RF_INVALID_ARGUMENT, std::string("TensorRT does not take ") + name + ": " + logged_error());
         }
+        target.is_bound = true;
     });
 }
 
@@ -161,6 +176,9 @@ rf_status commit(rf_refitter* refitter, void* stream)
     return guard([&] {
         Refitter& target = require(behind(refitter), "refitter");
         auto* const order = static_cast<cudaStream_t>(stream);
+        if (!target.is_bound) {
+            throw Failure(RF_INVALID_STATE, "a refit needs bound tensors, there are none");
+        }
         enter_device(target.device);
         check_missing(*target.refitter);
         clear_log();

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace rollforge::stand_in {
 namespace {
@@ -49,11 +49,20 @@ public:
     Engine(rf_engine* engine, bool is_owned, ILogger& logger) : engine_(engine), is_owned_(is_owned), logger_(logger) {}
     ~Engine() noexcept override
     {
+        contract_double().refit_close(refitter_);
         if (is_owned_) {
             contract_double().engine_free(engine_);
         }
     }
-    bool isRefittable() const noexcept override { return true; }
+    /// The double says so only when a refitter is opened: it is kept for whoever asked.
+    bool isRefittable() const noexcept override
+    {
+        contract_double().refit_close(refitter_);
+        refitter_ = nullptr;
+        opened_ = contract_double().refit_open(engine_, &refitter_);
+        sentence_ = contract_double().last_error();
+        return opened_ != RF_UNSUPPORTED;
+    }
     ISerializationConfig* createSerializationConfig() noexcept override { return new SerializationConfig; }
     IHostMemory* serializeWithConfig(ISerializationConfig&) const noexcept override
     {
@@ -61,12 +70,22 @@ public:
         bool const written = went_well(contract_double().engine_serialize(engine_, &buffer), logger_);
         return written ? new HostMemory(buffer) : nullptr;
     }
-    rf_engine* engine() const { return engine_; }
+    /// Hands out the refitter that `isRefittable` opened; NULL where it failed.
+    rf_refitter* take_refitter()
+    {
+        if (opened_ != RF_OK) {
+            logger_.log(ILogger::Severity::kERROR, sentence_.c_str());
+        }
+        return std::exchange(refitter_, nullptr);
+    }
 
 private:
     rf_engine* engine_;
     bool is_owned_;
     ILogger& logger_;
+    mutable rf_refitter* refitter_ = nullptr;
+    mutable rf_status opened_ = RF_OK;
+    mutable std::string sentence_;
 };
 
 DataType tensorrt_dtype(std::int32_t dtype)
@@ -218,11 +237,11 @@ extern "C" void* rf_next_create_infer_runtime(void* logger, std::int32_t) noexce
 extern "C" void* createInferRefitter_INTERNAL(void* engine, void* logger, std::int32_t) noexcept
 {
     auto& source = *static_cast<rollforge::stand_in::Engine*>(static_cast<nvinfer1::ICudaEngine*>(engine));
+    rf_refitter* const refitter = source.take_refitter();
     auto& log = *static_cast<nvinfer1::ILogger*>(logger);
-    rf_refitter* refitter = nullptr;
-    bool const opened = rollforge::stand_in::went_well(
-        rollforge::stand_in::contract_double().refit_open(source.engine(), &refitter), log);
-    return opened ? static_cast<nvinfer1::IRefitter*>(new rollforge::stand_in::Refitter(refitter, log)) : nullptr;
+    return refitter == nullptr
+               ? nullptr
+               : static_cast<nvinfer1::IRefitter*>(new rollforge::stand_in::Refitter(refitter, log));
 }
 
 extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t)
