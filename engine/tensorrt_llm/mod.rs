@@ -11,6 +11,7 @@
 mod asked;
 mod backend;
 mod coverage;
+mod double_plan;
 mod driver;
 mod open;
 mod probe;
@@ -21,3 +22,4 @@ mod state;
 mod statistics;
 
 pub use backend::TensorRtLlm;
+pub use double_plan::{DoubleBuild, write_double_engine};
