@@ -86,6 +86,10 @@ pub enum RewardConfig {
     Model {
         /// Its directory: a sequence classifier with one label.
         path: PathBuf,
+        /// Bring its scores to mean 0 and variance 1 by what `rollforge rm` wrote beside its weights. A critic that
+        /// starts from the reward model starts at the raw scores nevertheless. Default false.
+        #[serde(default)]
+        standardize: bool,
     },
     /// 1 where the completion's text is that of a data column, white space around either aside; 0 where it is not.
     ExactMatch {
@@ -105,7 +109,7 @@ impl Config for PpoConfig {
         resolve(folder, [&mut self.output_dir, &mut self.model.path]);
         resolve(folder, self.model.reference.as_mut());
         resolve(folder, self.data.train.iter_mut().chain(&mut self.data.eval));
-        if let RewardConfig::Model { path } = &mut self.reward {
+        if let RewardConfig::Model { path, .. } = &mut self.reward {
             resolve(folder, [path]);
         }
         resolve(folder, self.engine.tensorrt_llm.engine_dir.as_mut());

@@ -48,7 +48,7 @@ fn a_short_file_is_a_whole_configuration() {
     let config: PpoConfig = read(PPO, &[]).unwrap();
     assert_eq!(config.device, Device::Cuda(1));
     assert_eq!(config.data.train.len(), 2);
-    assert_eq!(config.reward, RewardConfig::Model { path: "/base/rm".into() });
+    assert_eq!(config.reward, RewardConfig::Model { path: "/base/rm".into(), standardize: false });
 }
 
 #[test]

@@ -242,7 +242,7 @@ fn trainer(
         false => None,
     };
     let critic = match (config.ppo.value_init, &config.reward) {
-        (ValueInit::RewardModel, RewardConfig::Model { path }) => {
+        (ValueInit::RewardModel, RewardConfig::Model { path, .. }) => {
             learner(&models::open(path)?, Wanted::ZeroScore)?
         }
         _ => learner(base, Wanted::ZeroScore)?,

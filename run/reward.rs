@@ -53,7 +53,7 @@ impl RewardSource {
         Ok(match &config.reward {
             RewardConfig::ExactMatch { column: name } => Self::ExactMatch(column(name)?),
             RewardConfig::PositionMatch { column: name } => Self::PositionMatch(column(name)?),
-            RewardConfig::Model { path } => {
+            RewardConfig::Model { path, standardize } => {
                 let opened = models::open(path)?;
                 ensure!(
                     opened.spec().head == Head::Score,
@@ -65,7 +65,10 @@ impl RewardSource {
                 let frozen = torch::ModelOptions { frozen: true, ..model };
                 Self::Model(Box::new(RewardModel {
                     model: models::load(&opened, Wanted::Score(0), &frozen)?,
-                    standardization: standardization(path)?,
+                    standardization: match standardize {
+                        true => Some(standardization(opened.checkpoint.dir())?),
+                        false => None,
+                    },
                     token_budget: config.ppo.micro_batch_tokens,
                 }))
             }
@@ -156,15 +159,20 @@ impl Column {
     }
 }
 
-/// Reads what brings a reward model's scores to mean 0 and variance 1, where its directory says so.
-fn standardization(model: &std::path::Path) -> Result<Option<RewardStandardization>> {
+/// Reads what brings a reward model's scores to mean 0 and variance 1.
+fn standardization(model: &std::path::Path) -> Result<RewardStandardization> {
     let path = model.join(STANDARDIZATION);
-    if !path.exists() {
-        return Ok(None);
-    }
     let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let scale = serde_json::from_str(&text)
+        .with_context(|| format!("reward.standardize needs {}", path.display()))?;
+    let scale: RewardStandardization = serde_json::from_str(&text)
         .with_context(|| format!("{}: is not a standardization", path.display()))?;
-    Ok(Some(scale))
+    let usable = scale.mean.is_finite() && scale.std.is_finite() && scale.std >= 0.0;
+    ensure!(
+        usable,
+        "{}: mean and std must be finite, std not negative, got {} and {}",
+        path.display(),
+        scale.mean,
+        scale.std
+    );
+    Ok(scale)
 }

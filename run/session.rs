@@ -56,7 +56,7 @@ run_config!(SftConfig: |_| Vec::new(), RewardModelConfig: |_| Vec::new(), PpoCon
 /// Returns the models that PPO reads beside the policy.
 fn models_beside(config: &PpoConfig) -> Vec<&Path> {
     let reward = match &config.reward {
-        RewardConfig::Model { path } => Some(path.as_path()),
+        RewardConfig::Model { path, .. } => Some(path.as_path()),
         RewardConfig::ExactMatch { .. } | RewardConfig::PositionMatch { .. } => None,
     };
     reward.into_iter().chain(config.model.reference.as_deref()).collect()

@@ -11,12 +11,14 @@ use std::fs;
 
 use rollforge::{
     config::{PpoConfig, RewardModelConfig},
-    model::{Head, Model},
+    model::{Head, Model, NewModelSpec, new_model},
     run::{
-        self, Metrics, Silent,
+        self, Launch, Metrics, Silent,
         demo::{DemoData, Sizes},
+        model_directory,
     },
 };
+use serde_json::Value;
 use world::{World, column, files, launch, ppo_of_digits};
 
 #[test]
@@ -31,13 +33,10 @@ fn fine_tuning_a_reward_model_and_ppo_leave_whole_run_directories() {
         "data.train = 'data/pairs.jsonl'\ndata.eval = 'data/pairs_eval.jsonl'\nreward_model.batch_size = 8\n",
     );
     run::reward_model(&reward, launch(&mut Silent)).unwrap();
-    let ppo = world.config::<PpoConfig>(
-        "ppo",
-        "sft",
-        "data.train = 'data/prompts.jsonl'\nreward = { kind = 'model', path = 'rm' }\n\
+    let more = "data.train = 'data/prompts.jsonl'\nreward = { kind = 'model', path = 'rm' }\n\
          sampling.max_new_tokens = 8\nppo.prompts_per_iteration = 8\nppo.iterations = 3\nppo.epochs = 1\n\
-         checkpoint.every = 1\n",
-    );
+         checkpoint.every = 1\n";
+    let ppo = world.config::<PpoConfig>("ppo", "sft", more);
     let outcome = run::ppo(&ppo, launch(&mut Silent)).unwrap();
 
     for (name, steps) in [("sft", 4), ("rm", 2), ("ppo", 3)] {
@@ -90,6 +89,25 @@ fn fine_tuning_a_reward_model_and_ppo_leave_whole_run_directories() {
     assert_eq!(column(&lines, "val/ratio"), [1.0; 3]);
     let kl = column(&lines, "objective/kl");
     assert!(kl[0] == 0.0 && kl[1] != 0.0 && kl[2] != 0.0, "{kl:?}");
+
+    check_standardized(&world, more, column(&lines, "objective/scores")[0]);
+}
+
+/// Checks that standardized scores of the same rollouts are what their raw ones come to, whether the reward model goes by
+/// its run's name or by its own.
+fn check_standardized(world: &World, more: &str, raw: f64) {
+    let folder = world.path("rm/checkpoints/step_2/reward_model");
+    let scale = fs::read_to_string(folder.join("reward_standardization.json")).unwrap();
+    let scale: Value = serde_json::from_str(&scale).unwrap();
+    let expected = (raw - scale["mean"].as_f64().unwrap()) / scale["std"].as_f64().unwrap();
+    for (name, path) in [("by_run", "rm"), ("by_model", "rm/checkpoints/step_2/reward_model")] {
+        let more = more
+            .replace("path = 'rm'", &format!("path = '{path}', standardize = true"))
+            .replace("iterations = 3", "iterations = 1");
+        run::ppo(&world.config::<PpoConfig>(name, "sft", &more), launch(&mut Silent)).unwrap();
+        let score = column(&world.metrics(name), "objective/scores")[0];
+        assert!((score - expected).abs() < 1e-5, "{score} instead of {expected}");
+    }
 }
 
 #[test]

@@ -21,16 +21,6 @@ pub fn set_threads(threads: usize) -> Result<()> {
     }
 }
 
-/// Returns how many threads an operation may use.
-pub fn threads() -> usize {
-    usize::try_from(tch::get_num_threads()).unwrap_or(1)
-}
-
-/// Seeds libtorch's own generators. Nothing in the trainer draws from them; this is for what libtorch does by itself.
-pub fn seed(seed: u64) {
-    tch::manual_seed(seed as i64);
-}
-
 /// Says whether a GPU can be used, and if not, why not.
 ///
 /// # Errors
