@@ -42,8 +42,8 @@ impl Workshop {
         Self { folder: tempfile::tempdir().unwrap(), includes }
     }
 
-    /// Compiles sources, named from the package's root, side by side: `a/b.cc` becomes `b.o`.
-    pub fn objects(&self, sources: &[&str]) {
+    /// Compiles sources, named from the package's root, side by side; returns the objects' names: `a/b.cc` becomes `b.o`.
+    pub fn objects(&self, sources: &[&str]) -> Vec<String> {
         let compilers: Vec<_> =
             sources.iter().map(|source| self.compiler(source).spawn().unwrap()).collect();
         for (compiler, source) in compilers.into_iter().zip(sources) {
@@ -54,10 +54,10 @@ impl Workshop {
                 String::from_utf8_lossy(&output.stderr)
             );
         }
+        sources.iter().map(|source| object_of(source)).collect()
     }
 
     fn compiler(&self, source: &str) -> Command {
-        let object = Path::new(source).with_extension("o");
         let mut command = cxx();
         command.current_dir(self.folder.path()).stderr(Stdio::piped());
         command.args([
@@ -69,7 +69,7 @@ impl Workshop {
             "-Werror",
         ]);
         command.args(&self.includes).arg("-c").arg(root().join(source));
-        command.arg("-o").arg(object.file_name().unwrap());
+        command.arg("-o").arg(object_of(source));
         command
     }
 
@@ -98,6 +98,11 @@ impl Workshop {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+fn object_of(source: &str) -> String {
+    let stem = Path::new(source).file_stem().unwrap();
+    format!("{}.o", stem.to_str().unwrap())
 }
 
 fn cxx() -> Command {

@@ -151,7 +151,7 @@ rf_status bind(
         clear_log();
         auto const place = location == RF_HOST ? nvinfer1::TensorLocation::kHOST : nvinfer1::TensorLocation::kDEVICE;
         if (!target.refitter->setNamedWeights(name, {tensorrt_dtype(dtype), values, count}, place)) {
-            throw Failure(RF_INVALID_ARGUMENT, std::string("TensorRT does not take ") + name + ": " + logged_error());
+            throw std::runtime_error(std::string("TensorRT does not take ") + name + ": " + logged_error());
         }
         target.is_bound = true;
     });

@@ -20,7 +20,9 @@ using namespace nvinfer1;
 /// Tells a failure of the double the way TensorRT does: in the log, and with "no".
 bool went_well(rf_status status, ILogger& logger) noexcept
 {
-    if (status != RF_OK) {
+    if (status == RF_OUT_OF_MEMORY) {
+        logger.log(ILogger::Severity::kERROR, "out of memory");
+    } else if (status != RF_OK) {
         logger.log(ILogger::Severity::kERROR, contract_double().last_error());
     }
     return status == RF_OK;
