@@ -43,14 +43,14 @@ impl Home {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Changes the first number of a tensor in a rank's file.
-    fn spoil(&self, rank: usize, tensor: &str, number: f32) {
+    /// Changes a number of a tensor in a rank's file.
+    fn spoil(&self, rank: usize, (tensor, index): (&str, usize), number: f32) {
         let path = self.path().join(format!("rank{rank}.safetensors"));
         let mut bytes = fs::read(&path).unwrap();
         let start = {
             let length = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
             let header: serde_json::Value = serde_json::from_slice(&bytes[8..length]).unwrap();
-            length + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize
+            length + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + index * 4
         };
         bytes[start..start + 4].copy_from_slice(&number.to_le_bytes());
         fs::write(path, bytes).unwrap();
@@ -126,26 +126,38 @@ fn fused_or_shared_layouts_are_no_checkpoints() {
 #[test]
 fn ranks_that_do_not_agree_are_refused_by_tensor() {
     let home = Home::of(&llama(), Layout::checkpoint(2));
-    home.spoil(0, "transformer.layers.1.input_layernorm.weight", 77.0);
+    home.spoil(0, ("transformer.layers.1.input_layernorm.weight", 0), 77.0);
     assert_eq!(
         home.complaint(),
         "tensor transformer.layers.1.input_layernorm.weight must be the same wherever \
          model.layers.1.input_layernorm.weight lies, got other numbers on rank 0"
     );
-    // Two key heads over four ranks: ranks 0 and 1 hold the same one.
-    let home = Home::of(&llama(), Layout::checkpoint(4));
-    home.spoil(2, "transformer.layers.0.attention.dense.weight", 77.0);
-    read_checkpoint(&home.path()).unwrap();
     let tied = ModelSpec { tie_word_embeddings: true, ..llama() };
     let home = Home::of(&tied, Layout::checkpoint(2));
-    home.spoil(1, "lm_head.weight", 77.0);
+    home.spoil(1, ("lm_head.weight", 0), 77.0);
     assert!(home.complaint().contains("must be the same wherever model.embed_tokens.weight lies"));
+}
+
+#[test]
+fn key_heads_that_neighbours_share_must_agree() {
+    // Two heads over four ranks: each rank has two query heads, then a key head that its neighbour has, too.
+    let qkv = "transformer.layers.0.attention.qkv.weight";
+    let query_rows = 2 * llama().head_dim;
+    let home = Home::of(&llama(), Layout::checkpoint(4));
+    home.spoil(2, (qkv, query_rows * llama().hidden_size - 1), 77.0);
+    read_checkpoint(&home.path()).expect("the last query number is on no other rank");
+    home.spoil(2, (qkv, query_rows * llama().hidden_size), 77.0);
+    assert_eq!(
+        home.complaint(),
+        "tensor transformer.layers.0.attention.qkv.weight must be the same wherever \
+         model.layers.0.self_attn.k_proj.weight lies, got other numbers on rank 2"
+    );
 }
 
 #[test]
 fn damaged_checkpoints_are_refused_by_file() {
     let home = Home::of(&llama(), Layout::checkpoint(2));
-    home.spoil(1, "lm_head.weight", f32::NAN);
+    home.spoil(1, ("lm_head.weight", 0), f32::NAN);
     assert_eq!(
         home.complaint(),
         "DIR/rank1.safetensors: tensor lm_head.weight has a NaN or infinite number at index 0"
