@@ -339,16 +339,16 @@ mod tests {
     }
 
     #[test]
-    fn separate_memories_do_not_join_even_where_they_touch() {
+    fn parts_of_separate_memories_do_not_join_even_where_they_touch() {
         let (lease, bytes) = (Lease::default(), Arc::new([0u8; 4]));
-        let half = |start: usize| {
-            let start = NonNull::from(&bytes[start]);
-            // SAFETY: two initialised bytes of the array, which the owner keeps; nobody writes.
-            unsafe { Memory::from_raw(start, 2, lease.clone(), Box::new(bytes.clone())) }
+        let whole = || {
+            let start = NonNull::from(bytes.as_slice()).cast();
+            // SAFETY: the initialised bytes of the array, which the owner keeps; nobody writes.
+            unsafe { Memory::from_raw(start, 4, lease.clone(), Box::new(bytes.clone())) }
         };
-        let (low, high) = (half(0), half(2));
+        let (low, high) = (whole().slice(0..2).unwrap(), whole().slice(2..4).unwrap());
         assert_eq!(low.address() + 2, high.address());
-        assert!(Memory::joined(&[low, high]).is_none());
+        assert!(Memory::joined(&[low, high]).is_none(), "each has an owner of its own");
     }
 
     #[test]

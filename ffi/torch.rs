@@ -62,17 +62,16 @@ impl Leased {
         let start = NonNull::new(tensor.data_ptr().cast::<u8>())?;
         let len = tensor.numel() * tensor.kind().elt_size_in_bytes();
         let (lease, owner) = (self.lease.clone(), Box::new(Owner(tensor.shallow_clone())));
-        match tensor.device() {
+        let memory = match tensor.device() {
             // SAFETY: these are all the bytes of a contiguous tensor; buffers come filled (they are made by zeros or by
             // a conversion); the owner keeps the storage in place; and `write` is the only writer, under the lease.
-            tch::Device::Cpu => Some(unsafe { Memory::from_raw(start, len, lease, owner) }),
+            tch::Device::Cpu => unsafe { Memory::from_raw(start, len, lease, owner) },
             // SAFETY: as on the host; `data_ptr` of a CUDA tensor is its device pointer. What `write` queued before it
             // gave the lease back is in the order of the device's current stream, as `from_device` says.
-            tch::Device::Cuda(device) => {
-                Some(unsafe { Memory::from_device(start, (len, device), lease, owner) })
-            }
-            _ => None,
-        }
+            tch::Device::Cuda(n) => unsafe { Memory::from_device(start, (len, n), lease, owner) },
+            _ => return None,
+        };
+        Some(memory)
     }
 }
 

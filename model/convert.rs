@@ -87,8 +87,14 @@ fn each<const FROM: usize, const TO: usize>(
     out: &mut [u8],
     number: impl Fn([u8; FROM]) -> [u8; TO] + Sync,
 ) {
-    let (from, to) = (bytes.as_chunks().0.par_iter(), out.as_chunks_mut().0.par_iter_mut());
-    from.with_min_len(CHUNK).zip(to).for_each(|(&from, to)| *to = number(from));
+    let (from, to) = (bytes.as_chunks().0, out.as_chunks_mut().0);
+    if from.len() <= CHUNK {
+        // A row of a matrix that is cut along its columns: waking the pool would take longer.
+        from.iter().zip(to).for_each(|(&from, to)| *to = number(from));
+        return;
+    }
+    let pairs = from.par_iter().with_min_len(CHUNK).zip(to);
+    pairs.for_each(|(&from, to)| *to = number(from));
 }
 
 /// Says whether an address fits a format's alignment.
