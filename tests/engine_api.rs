@@ -175,11 +175,15 @@ fn what_cannot_be_opened_is_an_error_of_one_line() {
     };
     assert!(message(Engine::builder().model_dir("no/such/model")).contains("no/such/model"));
     assert_eq!(message(Engine::builder()), "the engine has no model: name one");
-    let config = EngineConfig { backend: BackendKind::TensorRtLlm, ..EngineConfig::default() };
-    assert_eq!(
-        message(Engine::builder().config(config).model(EngineModel::tiny(0))),
-        "backend `tensorrt-llm` needs a build with `--features tensorrt-llm`"
-    );
+    let mut config = EngineConfig { backend: BackendKind::TensorRtLlm, ..EngineConfig::default() };
+    config.tensorrt_llm.engine_dir = Some("no/such/engine".into());
+    let said = message(Engine::builder().config(config).model(EngineModel::tiny(0)));
+    let wanted = match (cfg!(feature = "tensorrt-llm"), cfg!(trtllm_linked)) {
+        (false, _) => "backend `tensorrt-llm` needs a build with `--features tensorrt-llm`",
+        (true, false) => "TensorRT-LLM is not linked into this build",
+        (true, true) => "no/such/engine/config.json",
+    };
+    assert!(said.starts_with(wanted), "{said}");
     let config = EngineConfig { max_batch: 0, ..EngineConfig::default() };
     assert_eq!(
         message(Engine::builder().config(config).model(EngineModel::tiny(0))),

@@ -47,6 +47,8 @@ pub(super) struct Parts {
     pub(super) engine_dir: std::path::PathBuf,
     /// The text of its config.json.
     pub(super) config_json: String,
+    /// Whether an engine that takes no weights where it runs may be rebuilt instead.
+    pub(super) may_rebuild: bool,
     /// Longest wait without a sign of life.
     pub(super) deadline: Duration,
 }
@@ -75,6 +77,8 @@ pub struct TensorRtLlm {
     /// When the executor last did something for a request of ours.
     heard: Instant,
     strays: u64,
+    /// Whether it was said that the statistics cannot be had.
+    stats_failed: bool,
 }
 
 /// What came of one exchange with the executor.
@@ -104,6 +108,7 @@ impl TensorRtLlm {
             stats_read: Instant::now(),
             heard: Instant::now(),
             strays: 0,
+            stats_failed: false,
         }
     }
 
@@ -237,15 +242,17 @@ impl TensorRtLlm {
 
     fn take_stats(&mut self, stats: Result<Option<String>, ffi::Error>) {
         self.stats_read = Instant::now();
-        match stats.map(|json| json.map(|json| Iteration::parse(&json))) {
-            Ok(Some(Ok(iteration))) => self.iteration = Some(iteration),
-            Ok(None) => {}
-            Ok(Some(Err(error))) => {
-                self.notes.push(format!("{}: statistics: {error}", self.parts.name));
+        let failed = match stats.map(|json| json.map(|json| Iteration::parse(&json))) {
+            Ok(None) => return,
+            Ok(Some(Ok(iteration))) => {
+                self.iteration = Some(iteration);
+                return;
             }
-            Err(error) => {
-                self.notes.push(library_error(&self.parts.name, error).to_string());
-            }
+            Ok(Some(Err(error))) => self.error("statistics", error),
+            Err(error) => library_error(&self.parts.name, error),
+        };
+        if !std::mem::replace(&mut self.stats_failed, true) {
+            self.notes.push(format!("{failed}: it is not said again"));
         }
     }
 
@@ -263,6 +270,16 @@ impl TensorRtLlm {
         self.state.poison(&error);
         self.table.abandon();
         Err(error)
+    }
+
+    /// Forgets requests of an executor that must not generate; the next poll says why.
+    pub(super) fn fail_what_is_left(&mut self) {
+        if let Err(error) = self.check_usable()
+            && (self.table.flights() > 0 || self.table.waiting() > 0)
+        {
+            self.table.abandon();
+            self.failed = Some(error);
+        }
     }
 
     /// Brings what is in flight to its end and sees that the executor has nothing more to do. Events are kept for the next

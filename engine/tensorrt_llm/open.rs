@@ -111,7 +111,12 @@ impl TensorRtLlm {
         if self.refitter.tier == Tier::None {
             self.state.step(super::state::Phase::Verifying)?;
         } else {
-            let report = self.put_weights(&model.weights, RefitMode::Alias, false)?;
+            let report = self.put_weights(&model.weights, RefitMode::Alias, false);
+            let report = report.map_err(|error| match error {
+                // There is no older version that could go on serving.
+                Error::Refit { tensor, reason, .. } => Error::Model(format!("{tensor}: {reason}")),
+                other => other,
+            })?;
             self.notes.push(format!(
                 "{}: the policy's {} tensors were put into the engine in {:.3} s",
                 self.parts.name, report.tensors, report.seconds
@@ -209,7 +214,11 @@ fn parts(
     )?;
     let rules = Rules {
         vocab_size: model.spec.vocab_size,
-        max_input_len: dir.build.max_input_len,
+        // Without chunks a prompt must go into one step.
+        max_input_len: match dir.build.paged_context {
+            true => dir.build.max_input_len,
+            false => dir.build.max_input_len.min(dir.build.max_num_tokens),
+        },
         max_seq_len: dir.build.max_seq_len.min(model.spec.max_positions),
         kv_tokens: (config.kv_cache_tokens > 0).then_some(config.kv_cache_tokens),
         tokens_per_block: dir.build.tokens_per_block.max(1),
@@ -230,6 +239,8 @@ fn parts(
         rules,
         expected,
         options: options(config, &dir),
+        may_rebuild: settings.refit == RefitTier::Auto
+            && description.capabilities.contains(Capabilities::REBUILD),
         plan: dir.engine_file(0),
         engine_dir: dir.path,
         config_json: dir.config_json,

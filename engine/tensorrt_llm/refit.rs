@@ -17,7 +17,7 @@ use crate::{
     engine::{Error, RefitMode, RefitReport},
     ffi::{
         memory::{Lease, Reading},
-        tensorrt_llm::{self as ffi, Executor, Plan, Status},
+        tensorrt_llm::{self as ffi, Executor, Plan, Status, WeightInfo},
     },
     rollout::Weights,
 };
@@ -52,6 +52,8 @@ enum Trouble {
     Before(Error),
     /// The engine may have some of them.
     Partial(String),
+    /// The library is stuck in a call, or gone.
+    Lost(Error),
 }
 
 impl Refitter {
@@ -92,6 +94,7 @@ impl TensorRtLlm {
             serving: self.version,
             source,
         })?;
+        self.fail_what_is_left();
         self.quiesce()?;
         let was = self.state.poisoned().map(str::to_owned);
         self.state.step(Phase::Refitting)?;
@@ -131,6 +134,10 @@ impl TensorRtLlm {
                 self.state.poison(&reason);
                 Err(self.error("refit", reason))
             }
+            Err(Trouble::Lost(error)) => {
+                self.state.poison(&error);
+                Err(error)
+            }
         }
     }
 
@@ -148,7 +155,15 @@ impl TensorRtLlm {
     /// Puts weights into the live engine and returns the bytes that were copied for it.
     fn refit_in_place(&mut self, weights: &Weights, mode: RefitMode) -> Result<usize, Trouble> {
         if self.refitter.covered.is_none() {
-            let covered = self.cover(Target::Executor, weights).map_err(Trouble::Before)?;
+            let infos = match self.call(|seat| list(seat, Target::Executor)) {
+                Err(Failure::Call(error))
+                    if error.status == Status::Unsupported && self.parts.may_rebuild =>
+                {
+                    return self.rebuild_from_now_on(weights, mode, &error);
+                }
+                listed => listed,
+            };
+            let covered = self.cover(infos, weights).map_err(Trouble::Before)?;
             self.note_fixed(&covered);
             self.refitter.covered = Some(covered);
         }
@@ -215,7 +230,10 @@ impl TensorRtLlm {
             Ok(())
         });
         // The old engine is gone: there is no way back.
-        started.map_err(|failure| Trouble::Partial(failure.named(&self.parts.name).to_string()))?;
+        started.map_err(|failure| match failure {
+            Failure::Call(error) => Trouble::Partial(error.to_string()),
+            Failure::Lost(error) => Trouble::Lost(error),
+        })?;
         Ok(staged)
     }
 
@@ -224,7 +242,8 @@ impl TensorRtLlm {
         weights: &Weights,
         mode: RefitMode,
     ) -> Result<(Vec<u8>, usize), Trouble> {
-        let covered = self.cover(Target::Plan, weights).map_err(Trouble::Before)?;
+        let infos = self.call(|seat| list(seat, Target::Plan));
+        let covered = self.cover(infos, weights).map_err(Trouble::Before)?;
         self.refitter.covered = Some(covered);
         let sources = self.sources(weights, mode).map_err(Trouble::Before)?;
         let list = sources.list;
@@ -249,8 +268,7 @@ impl TensorRtLlm {
         mode: RefitMode,
         reason: &str,
     ) -> Result<usize, Trouble> {
-        let able = self.parts.capabilities.contains(ffi::Capabilities::REBUILD);
-        if !able || self.driver.lost().is_some() {
+        if !self.parts.capabilities.contains(ffi::Capabilities::REBUILD) {
             return Err(Trouble::Partial(reason.to_owned()));
         }
         self.refitter.forget_engine();
@@ -269,15 +287,31 @@ impl TensorRtLlm {
             Err(Trouble::Partial(error)) => {
                 Err(Trouble::Partial(format!("{reason}; then the rebuild: {error}")))
             }
+            Err(lost) => Err(lost),
         }
     }
 
+    /// Takes the other way, for a live engine that turns out to take no weights.
+    fn rebuild_from_now_on(
+        &mut self,
+        weights: &Weights,
+        mode: RefitMode,
+        why: &ffi::Error,
+    ) -> Result<usize, Trouble> {
+        self.notes.push(format!(
+            "{}: the live engine cannot be refitted in place ({}); refits rebuild it from its plan",
+            self.parts.name, why.message
+        ));
+        self.refitter.tier = Tier::Rebuild;
+        self.rebuild(weights, mode)
+    }
+
     /// Accounts for every tensor of an engine.
-    fn cover(&mut self, target: Target, weights: &Weights) -> Result<Covered, Error> {
-        let infos = self.call(move |seat| {
-            seat.enter("a list of tensors");
-            seat.target(target)?.weights()
-        });
+    fn cover(
+        &mut self,
+        infos: Result<Vec<WeightInfo>, Failure>,
+        weights: &Weights,
+    ) -> Result<Covered, Error> {
         let infos =
             infos.map_err(|failure| self.refit_error(weights, "the list of tensors", failure))?;
         let covered = self.parts.expected.cover(&infos);
@@ -317,7 +351,8 @@ impl TensorRtLlm {
             Failure::Call(ffi::Error { status, .. }) if !may_have_changed(status) => {
                 Trouble::Before(self.refit_error(weights, "the commit", failure))
             }
-            other => Trouble::Partial(other.named(&self.parts.name).to_string()),
+            Failure::Call(error) => Trouble::Partial(error.to_string()),
+            Failure::Lost(error) => Trouble::Lost(error),
         })
     }
 
@@ -363,6 +398,12 @@ impl TensorRtLlm {
 /// Says whether a commit that failed so may have left new values behind.
 fn may_have_changed(status: Status) -> bool {
     !matches!(status, Status::InvalidArgument | Status::InvalidState | Status::Unsupported)
+}
+
+/// Lists an engine's tensors.
+fn list(seat: &mut Seat, target: Target) -> Result<Vec<WeightInfo>, ffi::Error> {
+    seat.enter("a list of tensors");
+    seat.target(target)?.weights()
 }
 
 /// Binds tensors to their sources.

@@ -3,6 +3,9 @@
 //! Responses are believed as little as can be: one that comes twice, for an id that nobody knows, or after the end, is
 //! passed over; one that cannot be (a token beyond the vocabulary, a log-prob that is no number) fails its request.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,

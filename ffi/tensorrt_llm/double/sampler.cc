@@ -9,9 +9,9 @@
 namespace rollforge::contract_double {
 namespace {
 
-/// Returns a number in [0, 1) with 53 random bits.
+/// Returns a number in [0, 1) with 53 random bits. Sequence k of a request draws with the seed plus k, as TensorRT-LLM's do.
 double uniform(DrawKey const& key) {
-    uint64_t const bits = mix(mix(mix(key.seed, 1), static_cast<uint32_t>(key.sequence)), key.position);
+    uint64_t const bits = mix(mix(key.seed + static_cast<uint32_t>(key.sequence), 1), key.position);
     return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
