@@ -1,7 +1,7 @@
 // Members that only some versions have, found by the compiler instead of by version numbers.
 //
-// Each feature is a pair of overloads. The one that takes `int` exists only where the member does, and is preferred for the
-// argument 0; the one that takes `long` answers everywhere else. Both say whether the member is there.
+// Each feature is a set of overloads. The one that takes `int` exists only where the member does, and is preferred for the
+// argument 0; the one that takes `long` (or anything) answers elsewhere. They say whether the member is there.
 #pragma once
 
 #include "contract.h"
@@ -10,11 +10,12 @@
 
 #include <NvInferRuntime.h>
 
-#include <optional>
+#include <cstdint>
+#include <string>
 
 namespace rollforge::shim {
 
-/// RF_CAN_CACHE_SALT: about 1.1 and later.
+/// RF_CAN_CACHE_SALT: a number from about 1.1 on, a text in candidates of 1.3.
 template <typename Request>
 auto set_cache_salt(Request& request, std::uint64_t salt, int) -> decltype(request.setCacheSaltID(salt), bool())
 {
@@ -22,7 +23,14 @@ auto set_cache_salt(Request& request, std::uint64_t salt, int) -> decltype(reque
     return true;
 }
 template <typename Request>
-bool set_cache_salt(Request&, std::uint64_t, long)
+auto set_cache_salt(Request& request, std::uint64_t salt, long)
+    -> decltype(request.setCacheSalt(std::to_string(salt)), bool())
+{
+    request.setCacheSalt(std::to_string(salt));
+    return true;
+}
+template <typename Request>
+bool set_cache_salt(Request&, std::uint64_t, ...)
 {
     return false;
 }

@@ -99,7 +99,7 @@ private:
 class KvCacheConfig {
 public:
     void setEnableBlockReuse(bool value) { enableBlockReuse = value; }
-    void setMaxTokens(std::optional<SizeType32> value) { maxTokens = value; }
+    void setMaxTokens(RF_DECLARED_MAX_TOKENS value) { maxTokens = value; }
     void setFreeGpuMemoryFraction(FloatType value) { freeGpuMemoryFraction = value; }
 
     bool enableBlockReuse = true;

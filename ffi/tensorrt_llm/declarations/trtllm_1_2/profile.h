@@ -5,3 +5,4 @@
 #define RF_DECLARED_VERSION "1.2.1"
 #define RF_DECLARED_HAS_CACHE_SALT 1
 #define RF_DECLARED_HAS_TRT_OVERLAP 1
+#define RF_DECLARED_MAX_TOKENS std::optional<SizeType32>
