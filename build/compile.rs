@@ -31,7 +31,7 @@ pub(crate) fn all(installation: Option<&Installation>) -> Result<(), String> {
     let mut double = cc::Build::new();
     double.opt_level(2);
     archive(double, "rollforge_double", sources("double")?);
-    Ok(())
+    link_sanitizers()
 }
 
 /// The shim against TensorRT-LLM's headers, whose warnings are not ours.
@@ -66,7 +66,7 @@ fn archive(mut build: cc::Build, name: &str, files: Vec<PathBuf>) {
     }
 }
 
-/// Sets the language and the warnings, and what `ROLLFORGE_SANITIZE` asks for (such as "address,undefined").
+/// Sets the language, the warnings and the sanitizers.
 fn strict(build: &mut cc::Build) -> &mut cc::Build {
     build.std("c++17").flag("-Wall").flag("-Wextra").warnings_into_errors(true);
     if let Some(sanitizers) = sanitizers() {
@@ -76,12 +76,29 @@ fn strict(build: &mut cc::Build) -> &mut cc::Build {
     build
 }
 
-/// Returns the sanitizers that everything of ours is compiled and linked with.
+/// Returns what `ROLLFORGE_SANITIZE` asks for, such as "address,undefined": see `ci/asan.sh`.
 fn sanitizers() -> Option<String> {
+    env::var("ROLLFORGE_SANITIZE").ok().filter(|value| !value.is_empty())
+}
+
+/// Links the sanitizers' runtime by name: rustc keeps the compiler from adding it.
+fn link_sanitizers() -> Result<(), String> {
     println!("cargo:rerun-if-env-changed=ROLLFORGE_SANITIZE");
-    let sanitizers = env::var("ROLLFORGE_SANITIZE").ok().filter(|value| !value.is_empty())?;
-    println!("cargo:rustc-link-arg=-fsanitize={sanitizers}");
-    Some(sanitizers)
+    let Some(sanitizers) = sanitizers() else { return Ok(()) };
+    println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+    for sanitizer in sanitizers.split(',') {
+        let runtime = match sanitizer {
+            "address" => "asan",
+            "undefined" => "ubsan",
+            _ => {
+                return Err(format!(
+                    "ROLLFORGE_SANITIZE must name address, undefined or both, got {sanitizer}"
+                ));
+            }
+        };
+        println!("cargo:rustc-link-arg=-l{runtime}");
+    }
+    Ok(())
 }
 
 /// Returns the C++ files of a folder, in order.

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::ffi::memory::{Memory, Reading};
 
+/// A clock plus more than this may overflow on the other side.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How an executor is set up. Zero means "the engine's own" for sizes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExecutorOptions {
@@ -119,14 +122,14 @@ impl Executor {
         id.map_err(|thrown| Error::thrown("enqueue", &thrown))
     }
 
-    /// Waits for responses to any request, at most so long; none in time is an empty list.
+    /// Waits for responses to any request, at most so long (and at most a day); none in time is an empty list.
     ///
     /// # Errors
     /// The other side's sentence.
     pub fn await_responses(&mut self, timeout: Duration) -> Result<Vec<Response>, Error> {
         // Rounded up, so that a short wait is no busy one.
-        let ms = i64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
-        let responses = self.inner.pin_mut().await_responses(ms);
+        let ms = timeout.min(LONGEST_WAIT).as_micros().div_ceil(1000);
+        let responses = self.inner.pin_mut().await_responses(ms as i64);
         let responses = responses.map_err(|thrown| Error::thrown("await_responses", &thrown))?;
         Ok(responses.into_iter().map(Response::from).collect())
     }

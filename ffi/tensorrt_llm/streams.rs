@@ -52,3 +52,17 @@ impl RefitStream {
 fn failed(call: &'static str, device: usize, error: &DriverError) -> Error {
     Error { call, status: Status::Internal, message: format!("CUDA device {device}: {error}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_driver_a_device_is_refused_in_a_sentence() {
+        // With one, a stream on its first device opens and waits.
+        match RefitStream::on(0) {
+            Ok(stream) => assert_ne!(stream.after_the_trainer().unwrap(), 0),
+            Err(error) => assert!(error.message.contains("CUDA device 0"), "{error}"),
+        }
+    }
+}
