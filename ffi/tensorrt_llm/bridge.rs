@@ -2,8 +2,9 @@
 //! that bindgen read.
 #![allow(
     clippy::missing_safety_doc,
+    clippy::multiple_unsafe_ops_per_block,
     unreachable_pub,
-    reason = "the promises stand in contract.h and bridge.h"
+    reason = "cxx writes the calls; their promises stand in contract.h and bridge.h"
 )]
 
 pub(super) use ffi::*;
