@@ -3,9 +3,12 @@
 //! Results go to the standard output, progress and errors to the standard error. An error is one line, `error: ...`,
 //! and a status other than 0: 1 for what went wrong, 2 for arguments that cannot be understood.
 
+mod backend_name;
+mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod engine;
 mod generate;
 mod new_model;
 mod opening;
@@ -42,6 +45,8 @@ enum Command {
     Generate(generate::Arguments),
     Score(score::Arguments),
     NewModel(new_model::Arguments),
+    Engine(engine::Arguments),
+    Bench(bench::Arguments),
     Config(config::Arguments),
     Doctor(doctor::Arguments),
 }
@@ -69,6 +74,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),
+        Command::Engine(arguments) => engine::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use super::{
+    backend_name::BackendName,
     trainer,
     training::{self, TrainingArguments, folder_override},
 };
@@ -22,16 +23,6 @@ pub(super) struct Arguments {
     /// engine.tensorrt_llm.engine_dir=DIR
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
-}
-
-/// A backend, as it is called on the command line and in configurations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BackendName {
-    /// The embedded engine, on the CPU
-    Native,
-    /// TensorRT-LLM
-    #[value(name = "tensorrt-llm")]
-    TensorRtLlm,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {

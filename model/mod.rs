@@ -35,6 +35,7 @@ pub use checkpoint::Checkpoint;
 pub use error::Error;
 pub use generation_config::GenerationConfig;
 pub use init::{Init, random_weights, with_score_head};
+pub(crate) use new_dir::write_dir;
 pub use new_model::{Created, NewModelSpec, new_model};
 pub use open::Model;
 pub use spec::{Family, Head, ModelSpec, RopeScaling};

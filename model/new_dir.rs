@@ -12,7 +12,7 @@ use super::{Error, error::Result};
 /// # Errors
 /// When the directory exists and may not be replaced, cannot be written, or `write` fails. Then nothing is left behind,
 /// and a directory that was to be replaced is as it was.
-pub(super) fn write_dir<E: From<Error>>(
+pub(crate) fn write_dir<E: From<Error>>(
     dir: &Path,
     replace: bool,
     write: impl FnOnce(&Path) -> Result<(), E>,

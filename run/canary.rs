@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::Metrics;
+use super::{Agreement, Metrics};
 use crate::{
     data::PromptSample,
     engine::{CanaryConfig, Engine, EngineConfig, Request, SamplingParams, Verdict},
@@ -20,15 +20,6 @@ use crate::{
 pub(super) struct Canary {
     prompts: Vec<PromptTokens>,
     config: CanaryConfig,
-}
-
-/// How far engine and trainer are apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Agreement {
-    /// Mean |difference| of log-probs (nats).
-    pub(super) mean: f64,
-    /// Largest |difference| (nats).
-    pub(super) max: f64,
 }
 
 impl Canary {
@@ -55,11 +46,11 @@ impl Canary {
             .with("parity/canary_max_abs_dlogp", agreement.max))
     }
 
-    fn judge(&self, Agreement { mean, max }: Agreement) -> Verdict {
-        // Written so that NaN differs.
-        if mean <= self.config.threshold {
+    fn judge(&self, agreement: Agreement) -> Verdict {
+        if agreement.is_within(self.config.threshold) {
             return Verdict::Agrees;
         }
+        let Agreement { mean, max } = agreement;
         Verdict::Differs {
             reason: format!(
                 "log-probs of {} greedy continuations differ by {mean:.4} nats on average ({max:.4} at most), canary.threshold is {}",
@@ -97,11 +88,7 @@ fn compare(rollouts: &[Rollout], policy: &impl LanguageModel) -> Result<Agreemen
     }
     let trainer = policy.logprobs(&batch, &LogprobOptions::default())?.logprobs;
     let engine = rollouts.iter().flat_map(|rollout| rollout.raw_logprobs.iter().flatten());
-    let differences: Vec<f64> =
-        engine.zip(&trainer).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).collect();
-    // f64::max would pass over NaN.
-    let max = differences.iter().copied().fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a });
-    Ok(Agreement { mean: differences.iter().sum::<f64>() / differences.len().max(1) as f64, max })
+    Ok(Agreement::between(engine, &trainer))
 }
 
 #[cfg(test)]

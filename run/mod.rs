@@ -2,13 +2,17 @@
 //!
 //! [`sft`], [`reward_model`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
+mod agreement;
 #[cfg(feature = "libtorch")]
 mod batches;
+pub mod bench;
 #[cfg(feature = "libtorch")]
 mod canary;
 pub mod demo;
 mod directory;
 pub mod engine_build;
+mod engine_inspect;
+mod engine_verify;
 #[cfg(feature = "libtorch")]
 mod generator;
 mod latest;
@@ -33,7 +37,10 @@ mod sft;
 #[cfg(feature = "libtorch")]
 mod stopwatch;
 
+pub use agreement::Agreement;
 pub use directory::{DirectoryError, RunDirectory};
+pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
+pub use engine_verify::{Row, Verification, Verified, verify};
 pub use latest::model_directory;
 pub use metrics::Metrics;
 pub use observer::{Observer, Silent};

@@ -36,10 +36,21 @@ pub fn examine() -> Vec<Finding> {
     findings
 }
 
-fn cpu() -> Finding {
+/// Returns one line on what a measurement was taken with.
+pub fn summary() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let gpus = gpus();
+    let gpus = if gpus.is_empty() { "no GPU".into() } else { gpus.join(", ") };
+    format!("{}, {threads} threads, {gpus}", processor())
+}
+
+fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = field(&info, "model name").unwrap_or(std::env::consts::ARCH);
-    Finding::present("processor", name)
+    field(&info, "model name").unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+fn cpu() -> Finding {
+    Finding::present("processor", processor())
 }
 
 /// Vector instructions the engine's kernels can use.

@@ -34,7 +34,9 @@ class PretrainedConfig:
     @staticmethod
     def from_json_file(file):
         config = PretrainedConfig()
-        config.architecture = json.load(open(file))["architecture"]
+        with open(file) as text:
+            config.keys = json.load(text)
+        config.architecture = config.keys["architecture"]
         return config
 
     def set_rank(self, rank):
@@ -42,16 +44,16 @@ class PretrainedConfig:
 
 
 class LLaMAForCausalLM:
-    def __init__(self, rank):
-        self.rank = rank
+    def __init__(self, config):
+        self.config = config
 
     @classmethod
     def from_config(cls, config):
-        return cls(config.rank)
+        return cls(config)
 
     @classmethod
     def from_checkpoint(cls, _folder, config):
-        return cls(config.rank)
+        return cls(config)
 
     def named_parameters(self):
         bf16 = DataType("void16", "V", 2)

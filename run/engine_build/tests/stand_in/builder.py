@@ -27,18 +27,19 @@ class BuildConfig:
 
 
 class Engine:
-    def __init__(self, rank, plan):
-        self.rank, self.plan = rank, plan
+    def __init__(self, model, plan):
+        self.model, self.plan = model, plan
 
     def save(self, folder):
-        pathlib.Path(folder, f"rank{self.rank}.engine").write_text(json.dumps(self.plan))
-        pathlib.Path(folder, "config.json").write_text("{}")
+        pathlib.Path(folder, f"rank{self.model.config.rank}.engine").write_text(json.dumps(self.plan))
+        config = {"version": "1.2.1", "pretrained_config": self.model.config.keys, "build_config": self.plan["asked"]}
+        pathlib.Path(folder, "config.json").write_text(json.dumps(config))
 
 
 def build(model, config):
     if (SWITCHES / "explode").exists():
         raise RuntimeError("out of memory\nat layer 3")
     pathlib.Path(config.options["output_timing_cache"]).write_text("timed")
-    asked = dict(config.options, rank=model.rank, plugin_config=vars(config.plugin_config))
+    asked = dict(config.options, rank=model.config.rank, plugin_config=vars(config.plugin_config))
     names = [name for name, _ in model.named_parameters()] + ["transformer.layers.0.mlp.fused_fc.weight"]
-    return Engine(model.rank, {"asked": asked, "names": names, "refittable": not (SWITCHES / "plain").exists()})
+    return Engine(model, {"asked": asked, "names": names, "refittable": not (SWITCHES / "plain").exists()})

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod engine;
+
 use std::{
     fs,
     io::Write,

@@ -1,0 +1,25 @@
+//! `rollforge bench`: measurements on this machine.
+
+mod refit;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// Measure how fast pieces of a run are on this machine
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Refit(refit::Arguments),
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match &arguments.what {
+        What::Refit(arguments) => refit::run(arguments),
+    }
+}
