@@ -41,6 +41,8 @@ pub(super) struct Parts {
     pub(super) expected: Expected,
     /// How executors are set up.
     pub(super) options: ExecutorOptions,
+    /// The network's constants, by the engine's names.
+    pub(super) fixed: Weights,
     /// Where the plan lies that refits start from.
     pub(super) plan: std::path::PathBuf,
     /// The engine directory.

@@ -241,6 +241,7 @@ fn parts(
         options: options(config, &dir),
         may_rebuild: settings.refit == RefitTier::Auto
             && description.capabilities.contains(Capabilities::REBUILD),
+        fixed: dir.fixed_weights().map_err(|error| Error::Model(error.to_string()))?,
         plan: dir.engine_file(0),
         engine_dir: dir.path,
         config_json: dir.config_json,

@@ -167,7 +167,8 @@ impl TensorRtLlm {
             self.note_fixed(&covered);
             self.refitter.covered = Some(covered);
         }
-        let sources = self.sources(weights, mode).map_err(Trouble::Before)?;
+        let mut sources = self.sources(weights, mode).map_err(Trouble::Before)?;
+        sources.list.extend(self.fixed_sources());
         let new: Vec<Source> =
             sources.list.iter().filter(|source| !self.is_bound(source)).cloned().collect();
         let bound: Vec<_> = new
@@ -246,7 +247,7 @@ impl TensorRtLlm {
         let covered = self.cover(infos, weights).map_err(Trouble::Before)?;
         self.refitter.covered = Some(covered);
         let sources = self.sources(weights, mode).map_err(Trouble::Before)?;
-        let list = sources.list;
+        let list = [sources.list, self.fixed_sources()].concat();
         let bound = self.call(move |seat| bind(seat, Target::Plan, &list));
         bound.map_err(|failure| Trouble::Before(self.refit_error(weights, "a bind", failure)))?;
         self.commit(Target::Plan, weights)?;
@@ -318,10 +319,23 @@ impl TensorRtLlm {
         covered.map_err(|reason| self.refused(weights, "the list of tensors", &reason))
     }
 
+    /// Finds the values of the network's constants. TensorRT wants them bound where they are combined with weights that are;
+    /// those whose values the build did not leave keep what they have.
+    fn fixed_sources(&self) -> Vec<Source> {
+        let names = self.refitter.covered.iter().flat_map(|covered| &covered.fixed);
+        let source = |name: &String| {
+            let tensor = self.parts.fixed.get(name)?;
+            let memory = tensor.memory.clone();
+            Some(Source { name: name.clone(), dtype: tensor.dtype, memory })
+        };
+        names.filter_map(source).collect()
+    }
+
     fn note_fixed(&mut self, covered: &Covered) {
-        if !covered.fixed.is_empty() {
-            let (count, first) = (covered.fixed.len(), &covered.fixed[0]);
-            let name = &self.parts.name;
+        let unknown = covered.fixed.iter().filter(|name| self.parts.fixed.get(name).is_none());
+        let unknown: Vec<&String> = unknown.collect();
+        if let Some(first) = unknown.first() {
+            let (count, name) = (unknown.len(), &self.parts.name);
             self.notes.push(format!(
                 "{name}: {count} constants of the network keep their values in refits, such as {first}"
             ));
@@ -361,7 +375,7 @@ impl TensorRtLlm {
         let staged = self.refitter.staging.lease().read(self.parts.deadline);
         let staged =
             staged.ok_or_else(|| self.missed(weights, "the writer of the staging buffers"))?;
-        Ok(vec![self.read(weights)?, staged])
+        Ok(vec![self.read(weights)?, staged, self.read(&self.parts.fixed)?])
     }
 
     fn read(&self, weights: &Weights) -> Result<Reading, Error> {

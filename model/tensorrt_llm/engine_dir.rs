@@ -1,16 +1,29 @@
 //! An engine directory: what was built, read without loading it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 
 use super::{Error, Layout, Pretrained, error::Result, pretrained};
 use crate::{
-    model::{self, ModelSpec, config_json::MOST_POSITIONS, fields::Fields, files},
-    rollout::Dtype,
+    ffi::memory::{Lease, Rewritable},
+    model::{
+        self, ModelSpec,
+        config_json::MOST_POSITIONS,
+        fields::Fields,
+        files,
+        shard::{Entry, Shard},
+    },
+    rollout::{Dtype, WeightTensor, WeightVersion, Weights},
 };
 
 const CONFIG: &str = "config.json";
+const FIXED: &str = "fixed_weights.safetensors";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an engine was built for (`build_config`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +117,28 @@ impl EngineDir {
     /// Returns the path of a rank's engine file.
     pub fn engine_file(&self, rank: usize) -> PathBuf {
         engine_file(&self.path, rank)
+    }
+
+    /// Copies the values of the network's constants that the build left beside the engine (`fixed_weights.safetensors`:
+    /// rotary tables and the like), by the engine's names. Empty where there is no such file.
+    ///
+    /// # Errors
+    /// One line that names the file, when it is damaged.
+    pub fn fixed_weights(&self) -> Result<Weights> {
+        let (lease, path) = (Lease::default(), self.path.join(FIXED));
+        let mut tensors = BTreeMap::new();
+        if path.exists() {
+            let shard = Shard::open(path)?;
+            for name in shard.names() {
+                let Entry { dtype, shape, range } = shard.entry(&name)?;
+                // Not the map itself: nothing in the format aligns its tensors.
+                let mut copy = Rewritable::zeroed(range.len(), &lease);
+                let writing = lease.write(PATIENCE).expect("nobody else has the lease");
+                copy.bytes_mut(&writing).copy_from_slice(&shard.map[range]);
+                tensors.insert(name, WeightTensor { dtype, shape, memory: copy.memory().clone() });
+            }
+        }
+        Ok(Weights::new(WeightVersion::default(), lease, tensors))
     }
 
     /// Returns the layout that an engine built for this policy should have. What it has is told by its names: see

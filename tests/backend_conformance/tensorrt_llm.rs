@@ -67,6 +67,31 @@ fn only_what_must_be_is_copied() {
 }
 
 #[test]
+fn constants_that_the_build_left_beside_the_engine_are_put_in_too() {
+    let model = EngineModel::tiny(1);
+    let wanted = Kind::Native.open(&model, |_| {}).rollouts(requests(4, &greedy()));
+    let got = |frequencies: Vec<f32>| {
+        let dir = tempfile::tempdir().unwrap();
+        write_engine(dir.path(), &model, &DoubleBuild::default());
+        let bytes: Vec<u8> = frequencies.iter().flat_map(|f| f.to_le_bytes()).collect();
+        let dtype = safetensors::Dtype::F32;
+        let tensor = safetensors::tensor::TensorView::new(dtype, vec![frequencies.len()], &bytes);
+        let tensors = [("rotary_inv_freq", tensor.unwrap())];
+        let file = dir.path().join("fixed_weights.safetensors");
+        safetensors::serialize_to_file(tensors, None, &file).unwrap();
+        let mut config = config(dir.path());
+        config.tensorrt_llm.double = true;
+        let engine = Engine::builder().config(config).model(model.clone()).build().unwrap();
+        assert!(!engine.take_notes().join("\n").contains("constants of the network keep"));
+        engine.blocking().generate_all(requests(4, &greedy())).unwrap()
+    };
+    assert_alike(&got(model.spec.rope_frequencies()), &wanted);
+    // Without rotation no position differs from another.
+    let still = got(vec![0.0; model.spec.head_dim / 2]);
+    assert_ne!(still[0].raw_logprobs, wanted[0].raw_logprobs);
+}
+
+#[test]
 fn a_rebuilt_engine_computes_with_the_new_weights() {
     let (old, new) = (EngineModel::tiny(1), EngineModel::tiny(2));
     let wanted = Kind::Native.open(&new, |_| {}).rollouts(requests(4, &greedy()));
