@@ -32,7 +32,7 @@ const CAPTURED: &str = "linked: yes\n\
 fn workshop() -> &'static Workshop {
     static MADE: OnceLock<Workshop> = OnceLock::new();
     MADE.get_or_init(|| {
-        let shop = Workshop::new("declarations/trtllm_1_2");
+        let shop = Workshop::real_where_named("trtllm_1_2");
         shop.objects(&[
             "tests/capture/nvinfer.cc",
             "tests/capture/client.cc",

@@ -13,7 +13,7 @@ const SHIM: &str = "ffi/tensorrt_llm/shim";
 
 /// Compiles `program` with files of the shim and returns what it prints.
 fn output(program: &str, profile: &str, files: &[&str]) -> String {
-    let shop = Workshop::new(profile);
+    let shop = Workshop::declared(profile);
     let main = format!("tests/shim/{program}.cc");
     let sources: Vec<_> = files.iter().map(|file| format!("{SHIM}/{file}.cc")).collect();
     let mut all: Vec<_> = sources.iter().map(String::as_str).collect();
@@ -30,7 +30,7 @@ fn output(program: &str, profile: &str, files: &[&str]) -> String {
 
 #[test]
 fn versions_outside_the_range_are_refused_with_what_to_install() {
-    let lines = output("versions", "declarations/trtllm_1_2", &["version"]);
+    let lines = output("versions", "trtllm_1_2", &["version"]);
     let lines: Vec<_> = lines.lines().collect();
     assert_eq!(lines[0], "|", "1.2.1");
     for (line, words) in lines[1..].iter().zip([
@@ -51,7 +51,7 @@ fn versions_outside_the_range_are_refused_with_what_to_install() {
 
 #[test]
 fn every_exception_becomes_a_status_and_one_line() {
-    let lines = output("exceptions", "declarations/trtllm_1_2", &["guard"]);
+    let lines = output("exceptions", "trtllm_1_2", &["guard"]);
     assert_eq!(
         lines,
         "6 a rule of ours\n\
@@ -68,7 +68,7 @@ fn every_exception_becomes_a_status_and_one_line() {
 #[test]
 fn what_old_headers_lack_is_refused_and_not_left_out() {
     let files = ["guard", "version", "request", "capture"];
-    let lines = output("old_profile", "declarations/trtllm_0_19", &files);
+    let lines = output("old_profile", "trtllm_0_19", &files);
     let refusal = "3 this version of TensorRT-LLM has no cache_salt";
     assert_eq!(lines, format!("cache salt: 0\nsequences: 1\n0\n{refusal}\n"));
 }

@@ -16,6 +16,10 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn ours() -> PathBuf {
+    root().join("ffi/tensorrt_llm")
+}
+
 /// A temporary folder, and the declarations to compile against.
 pub struct Workshop {
     folder: TempDir,
@@ -23,21 +27,25 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Makes an empty folder; `profile` are the declarations of TensorRT-LLM.
-    pub fn new(profile: &str) -> Self {
-        let ours = root().join("ffi/tensorrt_llm");
-        let mut includes = vec!["-I".into(), ours.clone().into()];
-        let folder = |name: &str, declared: &str| {
-            env::var_os(name)
-                .filter(|set| !set.is_empty())
-                .unwrap_or_else(|| ours.join(declared).into())
-        };
-        for include in [
-            ours.join(profile).into(),
-            folder("TENSORRT_INCLUDE_DIR", "declarations/tensorrt"),
-            folder("CUDA_INCLUDE_DIR", "declarations/cuda"),
-        ] {
-            includes.extend(["-isystem".into(), include]);
+    /// Makes an empty folder, to compile against our declarations: `profile` are those of TensorRT-LLM.
+    pub fn declared(profile: &str) -> Self {
+        let folders = [profile, "tensorrt", "cuda"];
+        Self::new(folders.map(|folder| ours().join("declarations").join(folder)))
+    }
+
+    /// Makes an empty folder, to compile against the real headers where TENSORRT_INCLUDE_DIR and CUDA_INCLUDE_DIR name them.
+    pub fn real_where_named(profile: &str) -> Self {
+        let named = |name: &str| env::var_os(name).filter(|set| !set.is_empty()).map(PathBuf::from);
+        match (named("TENSORRT_INCLUDE_DIR"), named("CUDA_INCLUDE_DIR")) {
+            (Some(tensorrt), Some(cuda)) => Self::new([tensorrt, cuda]),
+            _ => Self::declared(profile),
+        }
+    }
+
+    fn new<const N: usize>(folders: [PathBuf; N]) -> Self {
+        let mut includes = vec!["-I".into(), ours().into()];
+        for folder in folders {
+            includes.extend(["-isystem".into(), folder.into()]);
         }
         Self { folder: tempfile::tempdir().unwrap(), includes }
     }
