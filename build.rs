@@ -6,6 +6,8 @@ mod tensorrt_llm;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    // Known in every build, also where the feature that may set it is off.
+    println!("cargo:rustc-check-cfg=cfg(trtllm_linked)");
     rpath();
     #[cfg(feature = "tensorrt-llm")]
     tensorrt_llm::build();

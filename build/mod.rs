@@ -18,7 +18,6 @@ use environment::{Environment, VARIABLES};
 /// Sets `cfg(trtllm_linked)` where the real library is linked, and not the stand-in.
 pub(crate) fn build() {
     println!("cargo:rerun-if-changed=build");
-    println!("cargo:rustc-check-cfg=cfg(trtllm_linked)");
     if bindings::is_child() {
         return bindings::generate();
     }
