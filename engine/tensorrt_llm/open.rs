@@ -92,7 +92,9 @@ impl TensorRtLlm {
                 "the engine was built without use_refit: it serves the weights it was built with"
             }
         };
-        self.notes.push(format!("{name} {}: {way}", description.trtllm));
+        let version = Some(&description.trtllm).filter(|version| !version.is_empty());
+        let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+        self.notes.push(format!("{name}{version}: {way}"));
     }
 
     /// Starts the engine with the policy's weights in it.

@@ -337,7 +337,7 @@ impl TensorRtLlm {
         if let Some(first) = unknown.first() {
             let (count, name) = (unknown.len(), &self.parts.name);
             self.notes.push(format!(
-                "{name}: {count} constants of the network keep their values in refits, such as {first}"
+                "{name}: constants of the network keep their values in refits: {count}, such as {first}"
             ));
         }
     }
