@@ -99,19 +99,18 @@ impl Asked {
             "false: TensorRT-LLM's executor does not score prompts, the trainer does",
             true,
         )?;
-        // TensorRT-LLM keeps away one end id, and stop words not at all.
+        // It keeps away an end id, which is not what we give it (see `to_executor`), and stop words not at all.
         rule(
-            sampling.min_new_tokens == 0 || self.stop_ids.len() <= 1,
+            sampling.min_new_tokens == 0 || self.stop_ids.is_empty(),
             "min_new_tokens",
-            format!("0 with TensorRT-LLM where there are {} stop ids", self.stop_ids.len()),
+            "0 with TensorRT-LLM where there are stop ids",
             sampling.min_new_tokens,
         )?;
         let tempered = sampling.temperature == 1.0 || sampling.temperature == 0.0;
-        let masked = sampling.min_new_tokens > 0 && !self.stop_ids.is_empty();
         rule(
-            !sampling.raw_logprobs || (tempered && sampling.repetition_penalty == 1.0 && !masked),
+            !sampling.raw_logprobs || (tempered && sampling.repetition_penalty == 1.0),
             "raw_logprobs",
-            "false with TensorRT-LLM, unless temperature is 0 or 1, repetition_penalty 1 and min_new_tokens 0",
+            "false with TensorRT-LLM, unless temperature is 0 or 1 and repetition_penalty 1",
             true,
         )
     }
@@ -143,9 +142,6 @@ impl Asked {
         let greedy = self.is_greedy();
         let sampled = |value: f32, greedy_value: f32| if greedy { greedy_value } else { value };
         let ids = || self.stop_ids.iter().map(|&id| id as i32);
-        // An end id is left out of TensorRT-LLM's output, a stop word is part of it; and the trainer needs the token that
-        // ended a completion, with its log-prob. Only an end id is kept away before `min_tokens`, though.
-        let by_end_id = sampling.min_new_tokens > 0;
         ffi::Request {
             prompt: self.request.prompt.tokens.ids().iter().map(|&id| id as i32).collect(),
             max_tokens: self.max_tokens as i32,
@@ -159,9 +155,11 @@ impl Asked {
             min_p: sampled(sampling.min_p, 0.0),
             repetition_penalty: sampling.repetition_penalty,
             min_tokens: sampling.min_new_tokens as i32,
-            end_id: ids().next().filter(|_| by_end_id),
+            // An end id is left out of TensorRT-LLM's output, a stop word is part of it; and the trainer needs the token
+            // that ended a completion, with its log-prob.
+            end_id: None,
             pad_id: ids().next().unwrap_or(0),
-            stop_words: if by_end_id { Vec::new() } else { ids().map(|id| vec![id]).collect() },
+            stop_words: ids().map(|id| vec![id]).collect(),
             cache_salt,
             allotted_ms: 0,
         }
@@ -230,10 +228,9 @@ mod tests {
         let free = asked(2, |s| s.stop_token_ids = vec![9]).unwrap();
         let request = free.to_executor((0, 1), WeightVersion(0), 0);
         assert_eq!((request.end_id, request.stop_words), (None, vec![vec![3], vec![9]]));
-        let held = asked(2, |s| s.min_new_tokens = 2).unwrap();
-        let request = held.to_executor((0, 1), WeightVersion(0), 0);
-        assert_eq!((request.end_id, request.min_tokens), (Some(3), 2));
-        assert!(request.stop_words.is_empty());
+        let endless = asked(2, |s| (s.min_new_tokens, s.ignore_eos) = (2, true)).unwrap();
+        let request = endless.to_executor((0, 1), WeightVersion(0), 0);
+        assert!(request.end_id.is_none() && request.stop_words.is_empty());
     }
 
     #[test]
@@ -260,13 +257,11 @@ mod tests {
             refused(2, |s| s.prompt_logprobs = true).starts_with("prompt_logprobs must be false")
         );
         assert!(refused(2, |s| s.top_k = 2000).starts_with("top_k must be at most 1024"));
-        let many: fn(&mut SamplingParams) = |s| (s.min_new_tokens, s.stop_token_ids) = (1, vec![5]);
-        assert!(refused(2, many).starts_with("min_new_tokens must be 0 with TensorRT-LLM"));
-        for change in [
-            (|s| s.temperature = 0.5) as fn(&mut SamplingParams),
-            |s| s.repetition_penalty = 1.1,
-            |s| s.min_new_tokens = 1,
-        ] {
+        let held = refused(2, |s| s.min_new_tokens = 1);
+        assert!(held.starts_with("min_new_tokens must be 0 with TensorRT-LLM"), "{held}");
+        for change in
+            [(|s| s.temperature = 0.5) as fn(&mut SamplingParams), |s| s.repetition_penalty = 1.1]
+        {
             let mut sampling = SamplingParams { raw_logprobs: true, ..SamplingParams::default() };
             change(&mut sampling);
             let error = asked(2, |s| *s = sampling).unwrap_err().to_string();

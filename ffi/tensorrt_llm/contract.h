@@ -134,10 +134,10 @@ typedef struct rf_request {
     /// 1 is off.
     float repetition_penalty;
     int32_t min_tokens;
-    /// Ends a sequence; -1 for none. The end id is part of the output.
+    /// Ends a sequence and is left out of the output, as TensorRT-LLM's sampling kernels do; -1 for none.
     int32_t end_id;
     int32_t pad_id;
-    /// Token sequences that end a sequence, one after the other, with the length of each.
+    /// Token sequences that end a sequence and are part of the output, one after the other, with the length of each.
     int32_t const* stop_words;
     uint64_t const* stop_word_lens;
     uint64_t stop_words_len;

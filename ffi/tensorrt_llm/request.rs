@@ -29,11 +29,11 @@ pub struct Request {
     pub repetition_penalty: f32,
     /// No end id before this many tokens.
     pub min_tokens: i32,
-    /// Ends a sequence and is part of the output; `None` for none.
+    /// Ends a sequence and is left out of the output; `None` for none.
     pub end_id: Option<i32>,
     /// Fills where there is no token.
     pub pad_id: i32,
-    /// Token sequences that end a sequence.
+    /// Token sequences that end a sequence and are part of the output.
     pub stop_words: Vec<Vec<i32>>,
     /// KV blocks are shared among requests of equal salt only; 0 is no salt.
     pub cache_salt: u64,

@@ -323,7 +323,7 @@ fn penalties_and_ends_shape_the_completion() {
     let fourth = free.tokens[3];
     let ended = one(Request { end_id: Some(fourth), ..plain.clone() });
     let until = free.tokens.iter().position(|&token| token == fourth).unwrap();
-    assert_eq!((ended.finish, &ended.tokens[..]), (FinishReason::EndId, &free.tokens[..=until]));
+    assert_eq!((ended.finish, &ended.tokens[..]), (FinishReason::EndId, &free.tokens[..until]));
     let held = one(Request { end_id: Some(fourth), min_tokens: TOKENS as i32, ..plain.clone() });
     assert!(held.finish == FinishReason::Length && !held.tokens.contains(&fourth));
     let word = free.tokens[4..6].to_vec();

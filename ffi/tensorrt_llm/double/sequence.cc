@@ -11,6 +11,11 @@ bool Job::end_one() {
 }
 
 void Sequence::append(int32_t token, float log_prob) {
+    // TensorRT-LLM does not lengthen a sequence by its end id, so nobody gets to see it.
+    if (token == job->request.sampling.end_id) {
+        finish_reason = RF_END_ID;
+        return;
+    }
     tokens.push_back(token);
     log_probs.push_back(log_prob);
     finish_reason = reason();
@@ -18,7 +23,6 @@ void Sequence::append(int32_t token, float log_prob) {
 
 int32_t Sequence::reason() const {
     Request const& request = job->request;
-    if (tokens.back() == request.sampling.end_id) return RF_END_ID;
     for (std::vector<int32_t> const& word : request.stop_words) {
         // A stop word may not begin in the prompt.
         bool const fits = word.size() <= generated();
