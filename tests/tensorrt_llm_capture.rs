@@ -77,7 +77,7 @@ fn a_static_archive_in_a_rust_program_captures() {
         "client",
     ]);
     command.args(["-l", "dylib=stdc++", "-C", "link-arg=-Wl,-rpath,$ORIGIN", "-o", "rust"]);
-    shop.run(command.arg(cpp::root().join("tests/capture/main.rs")));
+    shop.run(command.arg(cpp::root().join("tests/capture/driver.rs")));
     assert_eq!(shop.output_of("rust"), CAPTURED);
 }
 
