@@ -180,8 +180,13 @@ impl Worker {
             self.fail_calls(&error);
         }
         self.deliver();
-        self.pulse.beat(self.backend.stats(), self.backend.take_notes());
+        self.beat();
         Ok(true)
+    }
+
+    /// Shows how the backend is, and that something moved.
+    fn beat(&mut self) {
+        self.pulse.beat(self.backend.stats(), self.backend.take_notes());
     }
 
     /// Takes every command there is, waiting for one when idle; `false` once every handle is gone.
@@ -218,7 +223,9 @@ impl Worker {
             }
             Command::Refit(refit) => self.refits.push_back((refit, Instant::now())),
             Command::Conclude(Conclusion { verdict, reply }) => {
-                reply(self.backend.conclude_refit(verdict));
+                let concluded = self.backend.conclude_refit(verdict);
+                self.beat();
+                reply(concluded);
             }
         }
     }
@@ -245,6 +252,8 @@ impl Worker {
             } else {
                 self.backend.refit(&refit.weights, refit.mode, refit.checksum)
             };
+            // First, so that who hears of the refit finds its version in the statistics, and what was said about it.
+            self.beat();
             (refit.reply)(result);
         }
         self.backend.hold_admission(false);
