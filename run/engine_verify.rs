@@ -216,7 +216,8 @@ fn conclude(
     engine.blocking().conclude_refit(verdict).err().map(|error| error.to_string())
 }
 
-#[cfg(all(test, feature = "tensorrt-llm"))]
+#[cfg(test)]
+#[cfg(feature = "tensorrt-llm")]
 mod tests {
     use super::*;
     use crate::{
