@@ -148,7 +148,10 @@ impl PpoRun<'_, '_> {
         let parity = self.canary.check(&self.engine, self.trainer.policy())?;
         watch.lap("timing_s/canary");
         self.busy_before = self.engine.stats().busy_seconds;
-        self.consumer.advance(refit.version);
+        // After the last iteration nobody takes what this would let in.
+        if iteration < self.config.ppo.iterations {
+            self.consumer.advance(refit.version);
+        }
 
         self.write_samples(iteration, &rollouts, &rewards)?;
         let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
