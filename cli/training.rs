@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::output::print;
 use crate::{
     config::{self, Config},
-    run::{Observer, Progress},
+    run::{Earlier, Observer, Progress},
 };
 
 #[derive(Debug, clap::Args)]
@@ -39,18 +39,23 @@ pub(super) struct TrainingArguments {
 }
 
 /// Runs a stage under its configuration and prints what it comes to; or only shows the configuration. `more` are
-/// overrides that go before those of the arguments.
+/// overrides that go before those of the arguments. `resume` goes on with an earlier run.
 pub(super) fn run<T: Config>(
-    arguments: &TrainingArguments,
+    (arguments, resume): (&TrainingArguments, bool),
     more: Vec<String>,
-    stage: impl FnOnce(&T, bool, &mut dyn Observer) -> anyhow::Result<Vec<String>>,
+    stage: impl FnOnce(&T, Earlier, &mut dyn Observer) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<()> {
     let config: T = config::load(&arguments.config, &arguments.overrides(more)?)?;
     if arguments.dry_run {
         return Ok(print(config::to_toml(&config).trim_end())?);
     }
+    let earlier = match (resume, arguments.clean) {
+        (true, _) => Earlier::Resume,
+        (false, true) => Earlier::Delete,
+        (false, false) => Earlier::Refuse,
+    };
     let mut progress = Progress::new(arguments.quiet);
-    for line in stage(&config, arguments.clean, &mut progress)? {
+    for line in stage(&config, earlier, &mut progress)? {
         print(line)?;
     }
     Ok(())

@@ -18,6 +18,17 @@ pub struct Cursor {
     pub index: usize,
 }
 
+impl Cursor {
+    /// Returns the place after so many samples have been used, of `samples` there are.
+    ///
+    /// # Panics
+    /// If there are no samples.
+    pub fn after(used: u64, samples: usize) -> Self {
+        let samples = samples as u64;
+        Self { epoch: used / samples, index: (used % samples) as usize }
+    }
+}
+
 /// A cursor that lies outside the data: the files are not those the run was started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("data cursor must be below the number of samples {samples}, got {index}")]

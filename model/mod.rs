@@ -23,6 +23,7 @@ mod shard;
 mod spec;
 mod strftime;
 pub mod tensorrt_llm;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod text_stream;
@@ -39,6 +40,7 @@ pub(crate) use new_dir::write_dir;
 pub use new_model::{Created, NewModelSpec, new_model};
 pub use open::Model;
 pub use spec::{Family, Head, ModelSpec, RopeScaling};
+pub use tensors::{read_tensors, write_tensors};
 pub use text_stream::TextStream;
 pub use tokenizer::{Encoded, SpecialTokens, Tokenizer};
 pub use write::{Companions, WriteOptions, write_model, write_model_with};

@@ -23,6 +23,20 @@ use super::Metrics;
 const MARKER: &str = ".rollforge-run";
 const MARK: &str = "made by rollforge\n";
 const CHECKPOINTS: &str = "checkpoints";
+const CONFIG: &str = "config.resolved.toml";
+const LATEST: &str = "LATEST";
+
+/// What to do about an earlier run in the same folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Earlier {
+    /// Refuse to touch it.
+    #[default]
+    Refuse,
+    /// Delete it first.
+    Delete,
+    /// Go on where its latest checkpoint stood.
+    Resume,
+}
 
 /// What can be wrong with a run directory.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +47,30 @@ pub enum DirectoryError {
     /// It was to be emptied, but no run made it.
     #[error("{} is not a run directory (it has no {MARKER}); refusing to delete it", .0.display())]
     NotARun(PathBuf),
+    /// There is no checkpoint to go on from.
+    #[error("{} has no checkpoint to resume from: it is no run directory, or its run ended before the first", .0.display())]
+    NoCheckpoint(PathBuf),
+    /// It was made by a run of another configuration.
+    #[error("{}:{line}: a run is resumed under the configuration it began with, which says `{was}`, not `{is}`", path.display())]
+    OtherConfig {
+        /// The configuration it began with.
+        path: PathBuf,
+        /// The first line that differs, from 1.
+        line: usize,
+        /// What it says.
+        was: String,
+        /// What it was to say.
+        is: String,
+    },
+    /// A file in it cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It, or a file in it, cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -69,8 +107,12 @@ impl RunDirectory {
     /// Says whether [`RunDirectory::create`] would go through, and changes nothing.
     ///
     /// # Errors
-    /// When the folder is in use, or is to be cleaned and is no run directory.
-    pub fn check(path: &Path, clean: bool) -> Result<(), DirectoryError> {
+    /// When the folder is in use, is to be cleaned and is no run directory, or has nothing to resume from.
+    pub fn check(path: &Path, earlier: Earlier) -> Result<(), DirectoryError> {
+        if earlier == Earlier::Resume {
+            return Self::latest(path).map(drop);
+        }
+        let clean = earlier == Earlier::Delete;
         let in_use = match fs::read_dir(path) {
             Ok(mut entries) => entries.next().is_some(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -84,19 +126,29 @@ impl RunDirectory {
         }
     }
 
-    /// Makes the folder and puts the resolved configuration into it. With `clean`, an earlier run in it is deleted.
+    /// Makes the folder and puts the resolved configuration into it, or takes over that of an earlier run.
     ///
     /// # Errors
-    /// When the folder is in use, is to be cleaned and is no run directory, or cannot be written.
-    pub fn create(path: &Path, config_toml: &str, clean: bool) -> Result<Self, DirectoryError> {
-        Self::check(path, clean)?;
-        if clean && path.join(MARKER).is_file() {
-            fs::remove_dir_all(path).map_err(DirectoryError::writing(path))?;
+    /// When the folder is in use, is to be cleaned and is no run directory, is to be resumed under another configuration, or
+    /// cannot be written.
+    pub fn create(
+        path: &Path,
+        config_toml: &str,
+        earlier: Earlier,
+    ) -> Result<Self, DirectoryError> {
+        Self::check(path, earlier)?;
+        match earlier {
+            Earlier::Refuse => {}
+            Earlier::Delete if path.join(MARKER).is_file() => {
+                fs::remove_dir_all(path).map_err(DirectoryError::writing(path))?;
+            }
+            Earlier::Delete => {}
+            Earlier::Resume => same_config(&path.join(CONFIG), config_toml)?,
         }
         fs::create_dir_all(path).map_err(DirectoryError::writing(path))?;
         let marker = path.join(MARKER);
         fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))?;
-        let config = path.join("config.resolved.toml");
+        let config = path.join(CONFIG);
         fs::write(&config, config_toml).map_err(DirectoryError::writing(&config))?;
         let metrics = path.join("metrics.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&metrics);
@@ -111,10 +163,45 @@ impl RunDirectory {
     /// # Errors
     /// When there is something in it that is not ours, or it cannot be written.
     pub fn claim(path: &Path) -> Result<(), DirectoryError> {
-        Self::check(path, true)?;
+        Self::check(path, Earlier::Delete)?;
         fs::create_dir_all(path).map_err(DirectoryError::writing(path))?;
         let marker = path.join(MARKER);
         fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))
+    }
+
+    /// Returns the newest checkpoint of the run in a folder.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn latest(path: &Path) -> Result<PathBuf, DirectoryError> {
+        let none = || DirectoryError::NoCheckpoint(path.to_owned());
+        let name = fs::read_to_string(path.join(LATEST)).map_err(|_| none())?;
+        let checkpoint = path.join(name.trim());
+        if path.join(MARKER).is_file() && checkpoint.is_dir() {
+            Ok(checkpoint)
+        } else {
+            Err(none())
+        }
+    }
+
+    /// Forgets what was recorded after a step: the lines of `metrics.jsonl` that a resumed run will write again.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written; it is then as it was.
+    pub fn rewind(&mut self, step: u64) -> Result<(), DirectoryError> {
+        let path = self.path.join("metrics.jsonl");
+        let rewind = || {
+            let text = fs::read_to_string(&path)?;
+            let kept = text.lines().take_while(|line| step_of(line).is_some_and(|s| s <= step));
+            let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+            let unfinished = self.path.join(".metrics.jsonl");
+            fs::write(&unfinished, kept)?;
+            File::open(&unfinished)?.sync_all()?;
+            fs::rename(&unfinished, &path)?;
+            OpenOptions::new().append(true).open(&path)
+        };
+        self.metrics = rewind().map_err(DirectoryError::writing(&path))?;
+        Ok(())
     }
 
     /// Returns where it is.
@@ -201,7 +288,7 @@ impl RunDirectory {
     }
 
     fn name_latest(&self, name: &str) -> Result<(), DirectoryError> {
-        let (unfinished, latest) = (self.path.join(".LATEST"), self.path.join("LATEST"));
+        let (unfinished, latest) = (self.path.join(".LATEST"), self.path.join(LATEST));
         let write = || {
             // The checkpoint first: LATEST must not outlive a crash that its checkpoint does not.
             sync_folder(&self.path.join(CHECKPOINTS))?;
@@ -212,6 +299,29 @@ impl RunDirectory {
         };
         write().map_err(DirectoryError::writing(&latest))
     }
+}
+
+/// Returns the step of a line of `metrics.jsonl`; nothing of a line that a crash cut off.
+fn step_of(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
+}
+
+/// Checks that a run goes on as it began.
+fn same_config(path: &Path, config_toml: &str) -> Result<(), DirectoryError> {
+    let was = fs::read_to_string(path)
+        .map_err(|source| DirectoryError::Read { path: path.to_owned(), source })?;
+    let (mut old, mut new) = (was.lines(), config_toml.lines());
+    for line in 1.. {
+        match (old.next(), new.next()) {
+            (None, None) => break,
+            (was, is) if was == is => {}
+            (was, is) => {
+                let (was, is) = (was.unwrap_or("").to_owned(), is.unwrap_or("").to_owned());
+                return Err(DirectoryError::OtherConfig { path: path.to_owned(), line, was, is });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<(), DirectoryError> {
@@ -247,7 +357,8 @@ mod tests {
 
     fn fresh() -> (tempfile::TempDir, RunDirectory) {
         let parent = tempfile::tempdir().unwrap();
-        let run = RunDirectory::create(&parent.path().join("a/run"), "seed = 1\n", false).unwrap();
+        let run = RunDirectory::create(&parent.path().join("a/run"), "seed = 1\n", Earlier::Refuse)
+            .unwrap();
         (parent, run)
     }
 
@@ -255,8 +366,12 @@ mod tests {
     fn a_folder_in_use_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "years of work").unwrap();
-        for (clean, words) in [(false, "not empty"), (true, "not a run directory")] {
-            let error = RunDirectory::create(folder.path(), "", clean).unwrap_err().to_string();
+        for (earlier, words) in [
+            (Earlier::Refuse, "not empty"),
+            (Earlier::Delete, "not a run directory"),
+            (Earlier::Resume, "no checkpoint to resume from"),
+        ] {
+            let error = RunDirectory::create(folder.path(), "", earlier).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -266,8 +381,8 @@ mod tests {
     fn an_earlier_run_is_deleted_only_when_asked() {
         let (_parent, mut run) = fresh();
         run.record(1, &Metrics::new().with("loss", 1.0)).unwrap();
-        assert!(RunDirectory::create(run.path(), "", false).is_err());
-        RunDirectory::create(run.path(), "", true).unwrap();
+        assert!(RunDirectory::create(run.path(), "", Earlier::Refuse).is_err());
+        RunDirectory::create(run.path(), "", Earlier::Delete).unwrap();
         assert_eq!(fs::read_to_string(run.path().join("metrics.jsonl")).unwrap(), "");
     }
 
@@ -284,7 +399,8 @@ mod tests {
     #[test]
     fn a_path_that_cannot_be_a_folder_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = RunDirectory::create(&file.path().join("run"), "", false).unwrap_err();
+        let error =
+            RunDirectory::create(&file.path().join("run"), "", Earlier::Refuse).unwrap_err();
         let path = file.path().display().to_string();
         assert!(
             matches!(&error, DirectoryError::Write { .. }) && error.to_string().contains(&path)
@@ -336,5 +452,23 @@ mod tests {
         let mut left = run.checkpoints();
         left.sort_unstable();
         assert_eq!(left, [9, 10]);
+    }
+
+    #[test]
+    fn a_run_is_resumed_under_its_own_configuration_and_forgets_what_came_after() {
+        let (_parent, mut run) = fresh();
+        for step in 1..=4 {
+            run.record(step, &Metrics::new().with("loss", 1.0)).unwrap();
+        }
+        let open = |config| RunDirectory::create(run.path(), config, Earlier::Resume);
+        assert!(matches!(open("seed = 1\n"), Err(DirectoryError::NoCheckpoint(_))));
+        run.checkpoint(2, |_: &Path| Ok::<(), DirectoryError>(())).unwrap();
+        let error = open("seed = 2\n").unwrap_err().to_string();
+        assert!(error.ends_with("config.resolved.toml:1: a run is resumed under the configuration it began with, which says `seed = 1`, not `seed = 2`"), "{error}");
+        let mut again = open("seed = 1\n").unwrap();
+        again.rewind(2).unwrap();
+        again.record(3, &Metrics::new().with("loss", 0.5)).unwrap();
+        let text = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text.lines().filter_map(step_of).collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

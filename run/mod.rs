@@ -25,6 +25,8 @@ mod observer;
 mod ppo;
 mod progress;
 #[cfg(feature = "libtorch")]
+mod resume;
+#[cfg(feature = "libtorch")]
 mod reward;
 #[cfg(feature = "libtorch")]
 mod reward_model;
@@ -38,7 +40,7 @@ mod sft;
 mod stopwatch;
 
 pub use agreement::Agreement;
-pub use directory::{DirectoryError, RunDirectory};
+pub use directory::{DirectoryError, Earlier, RunDirectory};
 pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
 pub use engine_verify::{Row, Verification, Verified, verify};
 pub use latest::model_directory;

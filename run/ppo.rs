@@ -6,11 +6,12 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::{
-    Launch, Metrics,
+    Earlier, Launch, Metrics, RunDirectory,
     batches::order,
     canary::Canary,
     generator::{Answered, Generator},
     models::{self, Wanted},
+    resume,
     reward::RewardSource,
     samples::{self, Samples},
     session::{self, Session},
@@ -18,10 +19,10 @@ use super::{
 };
 use crate::{
     config::{PpoConfig, RewardConfig},
-    data::PromptSample,
+    data::{Cursor, PromptSample},
     engine::{BackendKind, Engine, EngineModel, RefitMode, RefitReport},
     model::Model,
-    rollout::{Consumer, Dtype, QueueOptions, Rollout, WeightVersion, Weights, queue},
+    rollout::{Consumer, Dtype, QueueOptions, Rollout, Ticket, WeightVersion, Weights, queue},
     trainer::{
         config::ValueInit,
         learner::LanguageModel,
@@ -45,7 +46,7 @@ pub struct PpoOutcome {
 /// # Errors
 /// As [`super::sft`]; and when engine or reward fail on the way.
 pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
-    session::check(config, launch.clean)?;
+    session::check(config, launch.earlier)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let Samples { train: prompts, .. } =
@@ -53,30 +54,40 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     let longest = longest_rollout(config, &base, &prompts);
     let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
-    let trainer = trainer(config, &base, longest)?;
-    let engine = engine(config, &base, &trainer)?;
+    let mut trainer = trainer(config, &base, longest)?;
+    let done = resume(config, launch.earlier, &mut trainer)?;
+    let engine = engine(config, &base, &trainer, WeightVersion(done))?;
     let canary = Canary::new(&config.engine, &prompts);
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
-    let session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+    let mut session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+    if done > 0 {
+        session.directory.rewind(done)?;
+        session.observer.note(&format!("resumed after iteration {done}"));
+    }
     let busy_before = engine.stats().busy_seconds;
 
     let (issuer, consumer) = queue(QueueOptions {
         batch: config.ppo.prompts_per_iteration,
         deadline: Duration::from_secs_f64(config.engine.deadline_seconds),
+        version: WeightVersion(done),
+        first: Ticket(done * config.ppo.prompts_per_iteration as u64),
         ..QueueOptions::default()
     });
+    let mut order = order(&config.data, config.seed, prompts.len());
+    order.seek(Cursor::after(done * config.ppo.prompts_per_iteration as u64, prompts.len()))?;
     let generator = Generator {
         engine: engine.clone(),
         issuer,
         prompts: &prompts,
-        order: order(&config.data, config.seed, prompts.len()),
+        order,
         sampling: Arc::new(
             config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32),
         ),
     };
     let run = PpoRun {
         config,
+        done,
         base: &base,
         prompts: &prompts,
         reward,
@@ -100,6 +111,8 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
 /// A run under way.
 struct PpoRun<'a, 'o> {
     config: &'a PpoConfig,
+    /// Iterations that an earlier run has done.
+    done: u64,
     base: &'a Model,
     prompts: &'a [PromptSample],
     reward: RewardSource,
@@ -117,7 +130,10 @@ impl PpoRun<'_, '_> {
     fn run(mut self) -> Result<PpoOutcome> {
         let mut outcome = PpoOutcome { policy: PathBuf::new(), iterations: Vec::new() };
         self.say_notes();
-        for iteration in 1..=self.config.ppo.iterations {
+        if self.done > 0 {
+            outcome.policy = RunDirectory::latest(&self.config.output_dir)?.join("policy");
+        }
+        for iteration in self.done + 1..=self.config.ppo.iterations {
             let metrics = self.iterate(iteration)?;
             self.say_notes();
             self.session.report(iteration, &metrics)?;
@@ -206,7 +222,8 @@ impl PpoRun<'_, '_> {
         let (trainer, base) = (&self.trainer, self.base);
         let checkpoint = self.session.save(iteration, |dir| {
             models::save(&dir.join("policy"), &trainer.policy().model, base, &[])?;
-            models::save(&dir.join("value"), &trainer.critic().model, base, &[])
+            models::save(&dir.join("value"), &trainer.critic().model, base, &[])?;
+            resume::save(dir, trainer)
         })?;
         Ok(checkpoint.join("policy"))
     }
@@ -273,11 +290,24 @@ fn reference(
     Ok(Box::new(models::load(&opened, Wanted::LanguageModel, &frozen)?))
 }
 
+/// Puts the latest checkpoint's state into the trainer, if the run is resumed. Returns the iterations that are over.
+fn resume(
+    config: &PpoConfig,
+    earlier: Earlier,
+    trainer: &mut Ppo<LearningModel, LearningModel>,
+) -> Result<u64> {
+    match earlier {
+        Earlier::Resume => resume::restore(&RunDirectory::latest(&config.output_dir)?, trainer),
+        Earlier::Refuse | Earlier::Delete => Ok(0),
+    }
+}
+
 /// Starts an engine over the policy's own weights.
 fn engine(
     config: &PpoConfig,
     base: &Model,
     trainer: &Ppo<LearningModel, LearningModel>,
+    version: WeightVersion,
 ) -> Result<Engine> {
     let policy = &trainer.policy().model;
     let dtype = engine_dtype(config);
@@ -285,7 +315,7 @@ fn engine(
     spec.dtype = dtype;
     let model = EngineModel {
         spec,
-        weights: weights(config, policy, WeightVersion(0))?,
+        weights: weights(config, policy, version)?,
         eos: base.generation.eos_token_ids.clone(),
         tokenizer: base.tokenizer.clone(),
     };

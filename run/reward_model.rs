@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{
-    Launch, Metrics,
+    Earlier, Launch, Metrics,
     batches::Batches,
     models::{self, STANDARDIZATION, Wanted},
     samples,
@@ -34,7 +34,8 @@ pub struct RewardModelOutcome {
 /// # Errors
 /// As [`super::sft`].
 pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<RewardModelOutcome> {
-    session::check(config, launch.clean)?;
+    session::check(config, launch.earlier)?;
+    ensure!(launch.earlier != Earlier::Resume, "only PPO can be resumed yet");
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<PairSample>(&config.data, &base, launch.observer)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-use super::{Metrics, Observer, RunDirectory};
+use super::{Earlier, Metrics, Observer, RunDirectory};
 use crate::config::{
     CheckpointConfig, Config, LogConfig, PpoConfig, RewardConfig, RewardModelConfig, SftConfig,
     to_toml,
@@ -12,8 +12,8 @@ use crate::config::{
 
 /// How a run is started, beside its configuration.
 pub struct Launch<'a> {
-    /// Delete an earlier run in the same folder.
-    pub clean: bool,
+    /// What to do about an earlier run in the same folder.
+    pub earlier: Earlier,
     /// Who watches.
     pub observer: &'a mut dyn Observer,
 }
@@ -67,9 +67,12 @@ fn models_beside(config: &PpoConfig) -> Vec<&Path> {
 ///
 /// # Errors
 /// When the folder is in use, or holds an input; it is named.
-pub(super) fn check(config: &impl RunConfig, clean: bool) -> Result<()> {
+pub(super) fn check(config: &impl RunConfig, earlier: Earlier) -> Result<()> {
     let output_dir = config.output_dir();
-    RunDirectory::check(output_dir, clean)?;
+    RunDirectory::check(output_dir, earlier)?;
+    if earlier != Earlier::Delete {
+        return Ok(());
+    }
     let Ok(folder) = output_dir.canonicalize() else { return Ok(()) }; // nothing there to delete
     for input in config.inputs() {
         // An input that is not there is refused where it is opened.
@@ -103,7 +106,8 @@ impl<'a> Session<'a> {
         config: &impl RunConfig,
         (stage, total): (&str, u64),
     ) -> Result<Self> {
-        let directory = RunDirectory::create(config.output_dir(), &to_toml(config), launch.clean)?;
+        let directory =
+            RunDirectory::create(config.output_dir(), &to_toml(config), launch.earlier)?;
         launch.observer.start(stage, total);
         let (log, checkpoint) = (config.log(), config.checkpoint());
         Ok(Self { directory, observer: launch.observer, log, checkpoint, total })

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{
-    Launch, Metrics,
+    Earlier, Launch, Metrics,
     batches::Batches,
     models::{self, Wanted},
     samples,
@@ -35,7 +35,8 @@ pub struct SftOutcome {
 /// One line that says what is wrong with configuration, model, data or disk. What can be refused is refused before the
 /// run directory is made.
 pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
-    session::check(config, launch.clean)?;
+    session::check(config, launch.earlier)?;
+    ensure!(launch.earlier != Earlier::Resume, "only PPO can be resumed yet");
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<SftSample>(&config.data, &base, launch.observer)?;

@@ -13,7 +13,7 @@ use rollforge::{
     config::{PpoConfig, RewardModelConfig},
     model::{Head, Model, NewModelSpec, new_model},
     run::{
-        self, Launch, Metrics, Silent,
+        self, Earlier, Launch, Metrics, Silent,
         demo::{DemoData, Sizes},
         model_directory,
     },
@@ -168,6 +168,41 @@ fn the_same_seed_gives_the_same_run_whatever_the_engines_threads() {
     assert_eq!(one, run("two", 2));
 }
 
+#[test]
+fn a_resumed_run_ends_as_one_that_was_never_stopped_bit_for_bit() {
+    let world = World::of_digits();
+    world.digits("echo", |prompt, _| prompt);
+    let more = "ppo.iterations = 4\nppo.mini_batches = 2\nppo.samples_per_prompt = 2\nppo.prompts_per_iteration = 30\n\
+                ppo.kl_coef = 0.05\nppo.kl_target = 1.0\nschedule.kind = 'linear'\ncheckpoint.every = 2\ncheckpoint.keep = 0\n";
+    let text = ppo_of_digits("echo", more).replace("ppo.prompts_per_iteration = 100\n", "");
+    let config = world.config::<PpoConfig>("run", "guess", &text);
+    run::ppo(&config, launch(&mut Silent)).unwrap();
+    let untimed = || {
+        let mut lines = world.metrics("run");
+        for line in &mut lines {
+            line.as_object_mut().unwrap().retain(|name, _| !is_timing(name));
+        }
+        lines
+    };
+    let (whole, metrics) = (world.checksum("run"), untimed());
+
+    fs::remove_dir_all(world.path("run/checkpoints/step_4")).unwrap();
+    fs::write(world.path("run/LATEST"), "checkpoints/step_2\n").unwrap();
+    assert_ne!(world.checksum("run"), whole);
+    let resume = || run::ppo(&config, Launch { earlier: Earlier::Resume, observer: &mut Silent });
+    assert_eq!(resume().unwrap().iterations.len(), 2);
+    assert_eq!(world.checksum("run"), whole);
+    assert_eq!(untimed(), metrics);
+
+    let state = world.path("run/checkpoints/step_4/trainer/value.exp_avg.safetensors");
+    let mut bytes = fs::read(&state).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&state, bytes).unwrap();
+    let said = format!("{:#}", resume().unwrap_err());
+    assert!(said.contains("value.exp_avg.safetensors is damaged"), "{said}");
+    assert_eq!(untimed(), metrics);
+}
+
 /// Says whether a metric measures time, so differs from run to run.
 fn is_timing(name: &str) -> bool {
     name.starts_with("timing_s/")
@@ -219,7 +254,7 @@ fn a_run_that_cannot_be_is_refused_before_its_directory_is_made() {
     let policy = model_directory(&world.path("guess"));
     let more = ppo_of_digits("echo", "");
     let config = world.config::<PpoConfig>("guess", policy.to_str().unwrap(), &more);
-    let clean = Launch { clean: true, observer: &mut Silent };
+    let clean = Launch { earlier: Earlier::Delete, observer: &mut Silent };
     let said = format!("{:#}", run::ppo(&config, clean).unwrap_err());
     assert!(said.contains("which --clean deletes") && policy.is_dir(), "{said}");
     let occupied = [("guess", "already exists and is not empty"), ("echo.jsonl/run", "echo.jsonl")];

@@ -8,27 +8,27 @@ use crate::{
     cli::{demo, opening::OpeningArguments},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     model::Model,
-    run::Observer,
+    run::{Earlier, Observer},
 };
 
 const NEEDED: &str = "needs a build with the feature `libtorch`";
 
 /// Says what is missing.
-pub(in crate::cli) fn sft(_: &SftConfig, _: bool, _: &mut dyn Observer) -> Result<Vec<String>> {
+pub(in crate::cli) fn sft(_: &SftConfig, _: Earlier, _: &mut dyn Observer) -> Result<Vec<String>> {
     bail!("rollforge sft {NEEDED}")
 }
 
 /// Says what is missing.
 pub(in crate::cli) fn reward_model(
     _: &RewardModelConfig,
-    _: bool,
+    _: Earlier,
     _: &mut dyn Observer,
 ) -> Result<Vec<String>> {
     bail!("rollforge rm {NEEDED}")
 }
 
 /// Says what is missing.
-pub(in crate::cli) fn ppo(_: &PpoConfig, _: bool, _: &mut dyn Observer) -> Result<Vec<String>> {
+pub(in crate::cli) fn ppo(_: &PpoConfig, _: Earlier, _: &mut dyn Observer) -> Result<Vec<String>> {
     bail!("rollforge ppo {NEEDED}")
 }
 

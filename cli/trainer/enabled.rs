@@ -11,7 +11,7 @@ use crate::{
     model::Model,
     rollout::Dtype,
     run::{
-        self, Launch, Observer, Progress, RunDirectory,
+        self, Earlier, Launch, Observer, Progress, RunDirectory,
         demo::{DemoOptions, Thresholds},
     },
     trainer::{
@@ -25,10 +25,10 @@ use crate::{
 /// Runs the stage and says what it came to.
 pub(in crate::cli) fn sft(
     config: &SftConfig,
-    clean: bool,
+    earlier: Earlier,
     observer: &mut dyn Observer,
 ) -> Result<Vec<String>> {
-    let outcome = run::sft(config, Launch { clean, observer })?;
+    let outcome = run::sft(config, Launch { earlier, observer })?;
     let mut lines = vec![format!("policy: {}", outcome.policy.display())];
     let held_out = outcome.evaluation.map(|evaluation| evaluation.perplexity);
     lines.extend(held_out.map(|perplexity| format!("held-out perplexity: {perplexity:.3}")));
@@ -38,10 +38,10 @@ pub(in crate::cli) fn sft(
 /// Runs the stage and says what it came to.
 pub(in crate::cli) fn reward_model(
     config: &RewardModelConfig,
-    clean: bool,
+    earlier: Earlier,
     observer: &mut dyn Observer,
 ) -> Result<Vec<String>> {
-    let outcome = run::reward_model(config, Launch { clean, observer })?;
+    let outcome = run::reward_model(config, Launch { earlier, observer })?;
     Ok(vec![
         format!("reward model: {}", outcome.reward_model.display()),
         format!("accuracy: {:.3}", outcome.evaluation.accuracy),
@@ -51,10 +51,10 @@ pub(in crate::cli) fn reward_model(
 /// Runs the stage and says what it came to.
 pub(in crate::cli) fn ppo(
     config: &PpoConfig,
-    clean: bool,
+    earlier: Earlier,
     observer: &mut dyn Observer,
 ) -> Result<Vec<String>> {
-    let outcome = run::ppo(config, Launch { clean, observer })?;
+    let outcome = run::ppo(config, Launch { earlier, observer })?;
     Ok(vec![format!("policy: {}", outcome.policy.display())])
 }
 

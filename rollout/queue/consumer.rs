@@ -134,7 +134,8 @@ impl<T> Consumer<T> {
 
     /// Raises the limit: (max_staleness + iteration + 1) * batch, dropped permits not counted.
     fn publish(&self) {
-        let capacity = self.shared.options.capacity() as u64;
+        let options = &self.shared.options;
+        let capacity = options.first.0 + options.capacity() as u64;
         let limit = capacity + self.iteration * self.shared.options.batch as u64 + self.dropped;
         self.shared.collected.store(self.collected, Ordering::Relaxed);
         // Only this thread writes it, so it may look at its own last value.

@@ -59,7 +59,7 @@ pub use error::{QueueError, QueueState};
 pub use issuer::{Issuer, Permit};
 
 /// The place of a permit in the order of issue, from 0. Dropped permits leave gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
 impl fmt::Display for Ticket {
@@ -92,6 +92,8 @@ pub struct QueueOptions {
     pub deadline: Duration,
     /// The version the engine serves at the start.
     pub version: WeightVersion,
+    /// The first ticket: above 0 where an earlier run is continued.
+    pub first: Ticket,
 }
 
 impl Default for QueueOptions {
@@ -102,6 +104,7 @@ impl Default for QueueOptions {
             order: Order::Ticket,
             deadline: Duration::from_secs(600),
             version: WeightVersion(0),
+            first: Ticket(0),
         }
     }
 }
@@ -123,8 +126,8 @@ pub fn queue<T>(options: QueueOptions) -> (Issuer<T>, Consumer<T>) {
     let shared = Arc::new(Shared {
         options,
         slots: ArrayQueue::new(options.capacity()),
-        next: AtomicU64::new(0),
-        limit: AtomicU64::new(options.capacity() as u64),
+        next: AtomicU64::new(options.first.0),
+        limit: AtomicU64::new(options.first.0 + options.capacity() as u64),
         collected: AtomicU64::new(0),
         version: AtomicU64::new(options.version.0),
         producers: AtomicUsize::new(0),
@@ -210,10 +213,10 @@ impl<T> Shared<T> {
             batch: self.options.batch,
             max_staleness: self.options.max_staleness,
             version: WeightVersion(self.version.load(Ordering::Relaxed)),
-            issued,
+            issued: issued - self.options.first.0,
             may_issue: self.limit.load(Ordering::Relaxed).saturating_sub(issued),
             queued,
-            out: issued.saturating_sub(collected + queued as u64),
+            out: issued.saturating_sub(self.options.first.0 + collected + queued as u64),
         }
     }
 }

@@ -13,9 +13,11 @@ pub(super) enum Arrivals<T> {
 impl<T> Arrivals<T> {
     pub(super) fn new(options: &QueueOptions) -> Self {
         match options.order {
-            Order::Ticket => {
-                Self::ByTicket(ByTicket { next: 0, waiting: BTreeMap::new(), items: 0 })
-            }
+            Order::Ticket => Self::ByTicket(ByTicket {
+                next: options.first.0,
+                waiting: BTreeMap::new(),
+                items: 0,
+            }),
             Order::Arrival => Self::ByArrival(ByArrival::new(options)),
         }
     }
@@ -122,7 +124,7 @@ impl<T> ByArrival<T> {
             batch: options.batch,
             max_staleness: options.max_staleness,
             items: VecDeque::new(),
-            issued: 0,
+            issued: options.first.0,
             iterations: VecDeque::from([current]),
         }
     }

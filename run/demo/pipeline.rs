@@ -14,7 +14,7 @@ use crate::{
     engine::{Engine, EngineConfig, Request, SamplingParams},
     model::{NewModelSpec, new_model},
     rollout::{Prompt, PromptId},
-    run::{Launch, Metrics, Observer, ppo, reward_model, sft},
+    run::{Earlier, Launch, Metrics, Observer, ppo, reward_model, sft},
 };
 
 /// The demo's configurations, as they lie in `examples/demo/`.
@@ -158,12 +158,14 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
         created.parameters as f64 / 1e6,
         created.spec.vocab_size
     ));
-    let tuned =
-        sft(&stage::<SftConfig>("sft.toml", SFT, options, &[])?, Launch { clean: true, observer })?;
+    let tuned = sft(
+        &stage::<SftConfig>("sft.toml", SFT, options, &[])?,
+        Launch { earlier: Earlier::Delete, observer },
+    )?;
     let config = stage::<RewardModelConfig>("rm.toml", REWARD_MODEL, options, &[])?;
-    let rewarding = reward_model(&config, Launch { clean: true, observer })?;
+    let rewarding = reward_model(&config, Launch { earlier: Earlier::Delete, observer })?;
     let config = stage::<PpoConfig>("ppo.toml", PPO, options, &options.ppo_overrides)?;
-    let aligned = ppo(&config, Launch { clean: true, observer })?;
+    let aligned = ppo(&config, Launch { earlier: Earlier::Delete, observer })?;
 
     let openings = &data.prompts.held_out;
     let before = continuations(&tuned.policy, openings, options)?;
