@@ -10,10 +10,10 @@
 #include "refitter.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <new>
 #include <string>
@@ -25,6 +25,8 @@ namespace {
 
 constexpr char const* plan_file = "rank0.engine";
 constexpr char const* config_file = "config.json";
+/// No engine's configuration comes near this.
+constexpr std::size_t max_config = std::size_t{1} << 20;
 
 struct EngineHandle {
     std::shared_ptr<Engine> engine;
@@ -113,6 +115,17 @@ ExecutorConfig read_config(rf_executor_config const& config) {
     return out;
 }
 
+/// Reads a small file whole.
+std::string read_text(std::string const& path) {
+    std::ifstream in(path, std::ios::binary);
+    require(static_cast<bool>(in), path + ": cannot be opened");
+    std::string text(max_config + 1, '\0');
+    in.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<std::size_t>(in.gcount()));
+    require(text.size() <= max_config, path + ": must be at most 1 MiB large");
+    return text;
+}
+
 /// The double reads its sizes from the plan; that the text is there and whole is all it asks.
 void check_json(std::string const& text, std::string const& name) {
     char const* const space = " \t\r\n";
@@ -136,9 +149,7 @@ rf_status executor_create(char const* engine_dir, rf_executor_config const* conf
         not_null(out, "out");
         std::string const folder = engine_dir;
         std::string const json = folder + "/" + config_file;
-        std::ifstream in(json, std::ios::binary);
-        require(static_cast<bool>(in), json + ": cannot be opened");
-        check_json(std::string(std::istreambuf_iterator<char>(in), {}), json);
+        check_json(read_text(json), json);
         *out = create(Plan::read(folder + "/" + plan_file), *config);
     });
 }

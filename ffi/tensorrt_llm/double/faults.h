@@ -13,6 +13,14 @@
 namespace rollforge::contract_double {
 
 /// A `fault` line of a plan: at call `nth` of `point` (0: each call), `what` happens.
+///
+/// Points: create, enqueue, await, cancel, stats, step, engine, load, serialize, refit_open, bind, commit, destroy.
+/// Anywhere: `throw`, `throw_other` (no std::exception), `oom`, `hang` (until rf_double_release_hangs).
+/// At create: `non_leader`.
+/// At enqueue: `duplicate_id` (the id before), `error_response`, `stale_kv` (the salt is ignored).
+/// At await, to the first final response from then on: `unknown_finish`, `double_delivery` (once more at the next await),
+/// `unknown_id` (once more under an id that nobody has).
+/// At commit: `fail_at:<k>` (k tensors are new, then RF_REFIT_PARTIAL), `skip:<name>` (the tensor silently stays as it was).
 struct Fault {
     std::string point;
     uint64_t nth = 0;
