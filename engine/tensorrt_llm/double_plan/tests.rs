@@ -385,3 +385,22 @@ fn an_engine_directory_is_one_that_the_reader_of_tensorrt_llms_takes() {
     read.check(&spec, &wanted).unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing temporary is left");
 }
+
+#[test]
+fn a_tensor_beyond_the_data_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = spec(Family::Llama);
+    write_double_engine(dir.path(), &spec, &random_weights(&spec, 7), &DoubleBuild::default())
+        .unwrap();
+    let path = dir.path().join("rank0.engine");
+    let mut plan = std::fs::read(&path).unwrap();
+    let line = b"tensor transformer.ln_f.weight f32 ";
+    let start = plan.windows(line.len()).position(|bytes| bytes == line).unwrap();
+    let end = start + plan[start..].iter().position(|&byte| byte == b'\n').unwrap();
+    let offset = start + plan[start..end].iter().rposition(|&byte| byte == b' ').unwrap() + 1;
+    // As long as it was, so that nothing else moves.
+    plan[offset..end].fill(b'8');
+    std::fs::write(&path, plan).unwrap();
+    let error = Executor::open(Library::Double, dir.path(), &options()).unwrap_err().to_string();
+    assert!(error.contains("transformer.ln_f.weight"), "{error}");
+}
