@@ -60,6 +60,11 @@ impl Shard {
         self.header.offset_keys()
     }
 
+    /// Says whether a tensor is of floats, which alone [`Shard::entry`] knows.
+    pub(super) fn is_float(&self, name: &str) -> bool {
+        self.header.info(name).is_some_and(|info| float(info.dtype).is_some())
+    }
+
     /// Returns where a tensor lies.
     ///
     /// # Errors
@@ -67,20 +72,25 @@ impl Shard {
     pub(super) fn entry(&self, name: &str) -> Result<Entry> {
         let missing = || Error::tensor(&self.path, name, "is missing");
         let info = self.header.info(name).ok_or_else(missing)?;
-        let dtype = match info.dtype {
-            safetensors::Dtype::F32 => Dtype::F32,
-            safetensors::Dtype::F16 => Dtype::F16,
-            safetensors::Dtype::BF16 => Dtype::Bf16,
-            other => {
-                let problem = format!(
-                    "is of dtype {other}, which is not supported; supported: F32, F16, BF16"
-                );
-                return Err(Error::tensor(&self.path, name, problem));
-            }
-        };
+        let dtype = float(info.dtype).ok_or_else(|| {
+            let problem = format!(
+                "is of dtype {}, which is not supported; supported: F32, F16, BF16",
+                info.dtype
+            );
+            Error::tensor(&self.path, name, problem)
+        })?;
         let (start, end) = info.data_offsets;
         let range = self.data + start..self.data + end;
         Ok(Entry { dtype, shape: info.shape.clone(), range })
+    }
+}
+
+fn float(dtype: safetensors::Dtype) -> Option<Dtype> {
+    match dtype {
+        safetensors::Dtype::F32 => Some(Dtype::F32),
+        safetensors::Dtype::F16 => Some(Dtype::F16),
+        safetensors::Dtype::BF16 => Some(Dtype::Bf16),
+        _ => None,
     }
 }
 

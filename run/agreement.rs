@@ -12,15 +12,20 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Compares log-probs token by token. One that is no number makes both results none.
+    /// Compares log-probs token by token. One that is no number, lists of unlike lengths, and nothing to compare make both
+    /// results NaN: no agreement.
     pub fn between<'a>(
         one: impl IntoIterator<Item = &'a f32>,
         other: impl IntoIterator<Item = &'a f32>,
     ) -> Self {
-        let pairs = one.into_iter().zip(other);
-        let differences: Vec<f64> =
-            pairs.map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()).collect();
-        let count = differences.len().max(1) as f64;
+        let (one, other): (Vec<_>, Vec<_>) =
+            (one.into_iter().collect(), other.into_iter().collect());
+        if one.len() != other.len() || one.is_empty() {
+            return Self { mean: f64::NAN, max: f64::NAN };
+        }
+        let difference = |(a, b): (&&f32, &&f32)| (f64::from(**a) - f64::from(**b)).abs();
+        let differences: Vec<f64> = one.iter().zip(&other).map(difference).collect();
+        let count = differences.len() as f64;
         // f64::max would pass over NaN.
         let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
         Self {
@@ -50,5 +55,12 @@ mod tests {
     fn a_difference_that_is_no_number_is_no_agreement() {
         let found = Agreement::between(&[f32::NAN, -1.0], &[-1.0, -1.0]);
         assert!(found.max.is_nan() && !found.is_within(f64::INFINITY));
+    }
+
+    #[test]
+    fn log_probs_that_did_not_come_are_no_agreement() {
+        for (one, other) in [(&[][..], &[][..]), (&[-1.0], &[-1.0, -1.0]), (&[], &[-1.0])] {
+            assert!(!Agreement::between(one, other).is_within(f64::INFINITY));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! TensorRT-LLM checkpoints: `config.json` and one `rankN.safetensors` for each rank, out and in.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{path::Path, time::Duration};
 
 use super::{
     Layout, Mapped, Pretrained, config_json,
@@ -9,19 +9,21 @@ use super::{
     pretrained, scatter, tensors,
 };
 use crate::{
-    ffi::memory::{Lease, Memory, Reading},
+    ffi::memory::Reading,
     model::{
         self, ModelSpec, convert,
         fields::Fields,
         files,
         new_dir::write_dir,
         new_shard::{Entry, NewShard},
-        shard::Shard,
+        read_tensors,
     },
-    rollout::{Dtype, WeightTensor, WeightVersion, Weights},
+    rollout::{Dtype, Weights},
 };
 
 const CONFIG: &str = "config.json";
+/// Longest wait for a lease that nobody else has.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a checkpoint is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,19 +123,17 @@ pub fn read_checkpoint(dir: &Path) -> Result<(ModelSpec, Weights)> {
 }
 
 fn read_rank(path: &Path) -> Result<Weights> {
-    let (shard, lease) = (Shard::open(path.to_owned())?, Lease::default());
-    let mut tensors = BTreeMap::new();
-    for name in shard.names() {
-        let entry = shard.entry(&name)?;
-        let bytes = &shard.map[entry.range.clone()];
-        if let Some(index) = convert::first_not_finite(bytes, entry.dtype) {
+    let weights = read_tensors(path)?;
+    let reading = weights.lease().read(PATIENCE).expect("nobody else has the lease");
+    for (name, tensor) in weights.iter() {
+        if let Some(index) = convert::first_not_finite(tensor.memory.bytes(&reading), tensor.dtype)
+        {
             let problem = format!("has a NaN or infinite number at index {index}");
-            return Err(model::Error::tensor(path, &name, problem).into());
+            return Err(model::Error::tensor(path, name, problem).into());
         }
-        let memory = Memory::from_map(shard.map.clone(), entry.range, &lease);
-        tensors.insert(name, WeightTensor { dtype: entry.dtype, shape: entry.shape, memory });
     }
-    Ok(Weights::new(WeightVersion::default(), lease, tensors))
+    drop(reading);
+    Ok(weights)
 }
 
 fn rank_file(dir: &Path, rank: usize) -> std::path::PathBuf {

@@ -120,7 +120,8 @@ impl EngineDir {
     }
 
     /// Copies the values of the network's constants that the build left beside the engine (`fixed_weights.safetensors`:
-    /// rotary tables and the like), by the engine's names. Empty where there is no such file.
+    /// rotary tables and the like), by the engine's names. Empty where there is no such file. Constants that are no floats
+    /// are left out: a refit cannot bind them, and they keep their values.
     ///
     /// # Errors
     /// One line that names the file, when it is damaged.
@@ -129,7 +130,7 @@ impl EngineDir {
         let mut tensors = BTreeMap::new();
         if path.exists() {
             let shard = Shard::open(path)?;
-            for name in shard.names() {
+            for name in shard.names().into_iter().filter(|name| shard.is_float(name)) {
                 let Entry { dtype, shape, range } = shard.entry(&name)?;
                 // Not the map itself: nothing in the format aligns its tensors.
                 let mut copy = Rewritable::zeroed(range.len(), &lease);

@@ -76,7 +76,9 @@ fn constants_that_the_build_left_beside_the_engine_are_put_in_too() {
         let bytes: Vec<u8> = frequencies.iter().flat_map(|f| f.to_le_bytes()).collect();
         let dtype = safetensors::Dtype::F32;
         let tensor = safetensors::tensor::TensorView::new(dtype, vec![frequencies.len()], &bytes);
-        let tensors = [("rotary_inv_freq", tensor.unwrap())];
+        // Also one that no refit can bind: it is passed over.
+        let whole = safetensors::tensor::TensorView::new(safetensors::Dtype::I64, vec![1], &[0; 8]);
+        let tensors = [("rotary_inv_freq", tensor.unwrap()), ("position_ids", whole.unwrap())];
         let file = dir.path().join("fixed_weights.safetensors");
         safetensors::serialize_to_file(tensors, None, &file).unwrap();
         let mut config = config(dir.path());
