@@ -1,0 +1,15 @@
+//! Whole runs through the library: how they overlap, what they leave behind, how they stop and go on, what they refuse.
+
+#![cfg(feature = "libtorch")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+#[path = "../support/world.rs"]
+mod world;
+
+mod correction;
+mod faults;
+mod modes;
+mod page;
+mod plan;
+mod record;
+mod resume;

@@ -1,0 +1,1 @@
+//! Synchronous, one step off, asynchronous: what overlaps, and that runs repeat.
