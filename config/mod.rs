@@ -15,6 +15,7 @@
 mod error;
 mod explain;
 mod ppo;
+mod queue;
 mod reward_model;
 mod sampling;
 mod sections;
@@ -27,6 +28,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Error, Violation};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
+pub use queue::{Mode, QueueConfig};
 pub use reward_model::RewardModelConfig;
 pub use sampling::SamplingConfig;
 pub use sections::{CheckpointConfig, ComputeDtype, LogConfig, ModelConfig};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, ComputeDtype, Config, LogConfig, SamplingConfig, Violation,
+    CheckpointConfig, ComputeDtype, Config, LogConfig, QueueConfig, SamplingConfig, Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
@@ -29,7 +29,9 @@ pub struct PpoConfig {
     /// Where the trainer computes. Default `cpu`.
     #[serde(default)]
     pub device: Device,
-    /// Number of threads, also of the engine where `engine.threads` does not say. Default 0: every core.
+    /// Number of threads. Trainer and engine (where `engine.threads` does not say) each have all of them if they take turns,
+    /// and share them out otherwise: `engine.threads` of them generate (default half), the others train. Default 0: every
+    /// core.
     #[serde(default)]
     pub threads: usize,
     /// The policy and its reference.
@@ -44,6 +46,9 @@ pub struct PpoConfig {
     /// How completions are sampled.
     #[serde(default)]
     pub sampling: SamplingConfig,
+    /// How generation and training take turns.
+    #[serde(default)]
+    pub queue: QueueConfig,
     /// How the engine is set up.
     #[serde(default)]
     pub engine: EngineConfig,
@@ -116,8 +121,12 @@ impl Config for PpoConfig {
         self.model.reference.get_or_insert_with(|| self.model.path.clone());
         self.ppo = self.ppo.resolved(self.optimizer.lr);
         if self.engine.threads == 0 {
-            self.engine.threads = self.threads;
+            self.engine.threads = match self.queue.overlaps() {
+                true => self.threads.div_ceil(2),
+                false => self.threads,
+            };
         }
+        self.queue.max_staleness = Some(self.queue.max_staleness());
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -135,6 +144,8 @@ impl Config for PpoConfig {
         within("ppo", self.ppo.validate())?;
         self.sampling.validate()?;
         self.engine.validate().map_err(engine_violation)?;
+        self.queue.validate(self.engine.refit_in_flight)?;
+        self.validate_threads()?;
         self.validate_reward()?;
         self.validate_sampling()
     }
@@ -171,6 +182,20 @@ impl Config for PpoConfig {
 }
 
 impl PpoConfig {
+    /// Checks that the engine leaves the trainer a thread.
+    fn validate_threads(&self) -> Result<(), Violation> {
+        let shared_out = self.queue.overlaps() && self.threads > 0;
+        Violation::unless(
+            !shared_out || self.engine.threads < self.threads.max(2),
+            "engine.threads",
+            format!(
+                "below threads ({}), which it shares out where queue.mode overlaps",
+                self.threads
+            ),
+            self.engine.threads,
+        )
+    }
+
     fn validate_reward(&self) -> Result<(), Violation> {
         let kind = match &self.reward {
             RewardConfig::Model { .. } => return Ok(()),

@@ -261,7 +261,8 @@ pub trait Backend: Send {
     fn hold_admission(&mut self, hold: bool);
 
     /// Puts new weights in place: all or nothing. Called between polls, so at a token boundary. What is in the middle of
-    /// being answered goes on under the new weights, as if they had computed all of it.
+    /// being answered goes on under the new weights, as if they had computed all of it, unless the engine was set up to
+    /// keep what the old ones have computed.
     ///
     /// # Errors
     /// Before the commit: the old version goes on serving.

@@ -8,11 +8,14 @@ use tokio::task::JoinSet;
 use crate::{
     data::{Order, PromptSample},
     engine::{Engine, Request, SamplingParams},
-    rollout::{Issuer, Permit, Prompt, PromptId, QueueError, Rollout},
+    rollout::{Issuer, Permit, Prompt, PromptId, QueueError, Rollout, Ticket},
 };
 
 /// A prompt with all its samples.
+#[derive(Clone, Debug)]
 pub(super) struct Answered {
+    /// Its place in the order of issue.
+    pub(super) ticket: Ticket,
     /// Which of the run's prompts.
     pub(super) prompt: usize,
     /// Its samples, in order.
@@ -67,7 +70,8 @@ impl Generator<'_> {
         };
         async move {
             let rollouts = engine.generate(request).await?;
-            Ok(permit.push(Answered { prompt, rollouts })?)
+            let ticket = permit.ticket();
+            Ok(permit.push(Answered { ticket, prompt, rollouts })?)
         }
     }
 }

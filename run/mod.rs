@@ -22,6 +22,8 @@ mod metrics;
 mod models;
 mod observer;
 #[cfg(feature = "libtorch")]
+mod placement;
+#[cfg(feature = "libtorch")]
 mod ppo;
 mod progress;
 #[cfg(feature = "libtorch")]

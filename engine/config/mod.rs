@@ -58,6 +58,20 @@ pub enum RefitInFlight {
     /// Commits at the next token boundary; what they have so far is computed again under the new weights, and their
     /// rollouts carry a version span for each.
     Recompute,
+    /// Commits at the next token boundary; what they have so far stays as the old weights computed it. Faster than
+    /// `recompute`, and what is sampled then is of neither version's policy, though its log-probs are exact.
+    Keep,
+}
+
+impl RefitInFlight {
+    /// Returns its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Recompute => "recompute",
+            Self::Keep => "keep",
+        }
+    }
 }
 
 /// Settings of an engine.
@@ -82,7 +96,7 @@ pub struct EngineConfig {
     pub max_calls: usize,
     /// Longest time a caller waits while the engine makes no step, and a refit waits for requests in flight.
     pub deadline_seconds: f64,
-    /// What a refit does with requests in flight: `drain` or `recompute`. TensorRT-LLM always drains.
+    /// What a refit does with requests in flight: `drain`, `recompute` or `keep`. TensorRT-LLM always drains.
     pub refit_in_flight: RefitInFlight,
     /// How a refit is verified.
     pub canary: CanaryConfig,
@@ -156,12 +170,12 @@ impl EngineConfig {
             "the directory of an engine where backend is \"tensorrt-llm\" (`rollforge engine build` makes one)",
             "none",
         )?;
-        // The Executor cannot be made to compute again what it has in its KV cache.
+        // The Executor cannot be made to compute again what it has in its KV cache, nor be refitted in the middle of it.
         rule(
             self.refit_in_flight == RefitInFlight::Drain,
             "refit_in_flight",
             "\"drain\" where backend is \"tensorrt-llm\"",
-            "\"recompute\"",
+            format!("{:?}", self.refit_in_flight.name()),
         )
     }
 

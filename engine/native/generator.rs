@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Backend, EngineConfig, Error, Event, RefitMode, RefitReport, Request, RequestId, Stats,
-        config::rule, text::StopWatch,
+        Backend, EngineConfig, Error, Event, RefitInFlight, RefitMode, RefitReport, Request,
+        RequestId, Stats, config::rule, text::StopWatch,
     },
     model::Tokenizer,
     rollout::{StopReason, Weights},
@@ -42,6 +42,8 @@ pub struct Native<F> {
     logits: Vec<f32>,
     next: u64,
     stats: Stats,
+    /// A refit leaves what the old weights computed of sequences in flight.
+    keeps_kv: bool,
 }
 
 /// Logits of one step take at most this many numbers (64 MiB), a row per running sequence aside.
@@ -79,6 +81,7 @@ impl<F: Forward> Native<F> {
             logits: Vec::new(),
             next: 0,
             stats: Stats { version: forward.weights().version(), ..Stats::default() },
+            keeps_kv: config.refit_in_flight == RefitInFlight::Keep,
             forward,
         })
     }
@@ -299,8 +302,10 @@ impl<F: Forward> Backend for Native<F> {
         mode: RefitMode,
         checksum: bool,
     ) -> Result<RefitReport, Error> {
-        // KV of the old weights is never read by the new ones.
-        self.scheduler.preempt_all();
+        // KV of the old weights is never read by the new ones, unless that was asked for.
+        if !self.keeps_kv {
+            self.scheduler.preempt_all();
+        }
         let report = self.forward.refit(weights, mode, checksum)?;
         self.stats.version = report.version;
         Ok(report)

@@ -1,16 +1,19 @@
 //! The loop of PPO: generate, score, update, refit.
 
+mod setup;
+
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::{
-    Earlier, Launch, Metrics, RunDirectory,
+    Launch, Metrics, RunDirectory,
     batches::order,
     canary::Canary,
     generator::{Answered, Generator},
-    models::{self, Wanted},
+    models,
+    placement::Placement,
     resume,
     reward::RewardSource,
     samples::{self, Samples},
@@ -18,19 +21,14 @@ use super::{
     stopwatch::Stopwatch,
 };
 use crate::{
-    config::{PpoConfig, RewardConfig},
+    config::PpoConfig,
     data::{Cursor, PromptSample},
-    engine::{BackendKind, Engine, EngineModel, RefitMode, RefitReport},
+    engine::{Engine, RefitReport},
     model::Model,
-    rollout::{Consumer, Dtype, QueueOptions, Rollout, Ticket, WeightVersion, Weights, queue},
-    trainer::{
-        config::ValueInit,
-        learner::LanguageModel,
-        ppo::{Ppo, PpoModels, PpoSetup},
-        reward::Reward,
-        torch::{self, LearningModel, ModelOptions},
-    },
+    rollout::{Consumer, QueueOptions, Rollout, Ticket, WeightVersion, queue},
+    trainer::reward::Reward,
 };
+use setup::Trainer;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -47,35 +45,54 @@ pub struct PpoOutcome {
 /// As [`super::sft`]; and when engine or reward fail on the way.
 pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     session::check(config, launch.earlier)?;
-    models::use_threads(config.threads)?;
+    // On a thread of its own: the places that its threads get end with it.
+    thread::scope(|scope| {
+        let trainer = thread::Builder::new().name("trainer".into());
+        let run = trainer.spawn_scoped(scope, || run(config, launch))?;
+        run.join().map_err(|_| anyhow!("the trainer thread panicked"))?
+    })
+}
+
+fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
+    let placement = match config.queue.overlaps() {
+        true => Placement::side_by_side(config.threads, config.engine.threads),
+        false => Placement::in_turns(config.threads, config.engine.threads),
+    };
+    models::use_threads(placement.trainer_threads)?;
     let base = models::open(&config.model.path)?;
     let Samples { train: prompts, .. } =
         samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
-    let longest = longest_rollout(config, &base, &prompts);
+    let longest = setup::longest_rollout(config, &base, &prompts);
     let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
-    let mut trainer = trainer(config, &base, longest)?;
-    let done = resume(config, launch.earlier, &mut trainer)?;
-    let engine = engine(config, &base, &trainer, WeightVersion(done))?;
+    let mut trainer = setup::trainer(config, &base, longest)?;
+    let done = setup::resume(config, launch.earlier, &mut trainer)?;
+    let policy = &trainer.policy().model;
+    let engine = setup::engine(config, &placement, &base, (policy, WeightVersion(done)))?;
     let canary = Canary::new(&config.engine, &prompts);
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
     let mut session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+    if config.queue.overlaps() {
+        session.observer.note(&placement.describe());
+    }
     if done > 0 {
         session.directory.rewind(done)?;
         session.observer.note(&format!("resumed after iteration {done}"));
     }
     let busy_before = engine.stats().busy_seconds;
 
+    let batch = config.ppo.prompts_per_iteration;
     let (issuer, consumer) = queue(QueueOptions {
-        batch: config.ppo.prompts_per_iteration,
+        batch,
+        max_staleness: config.queue.max_staleness(),
+        order: config.queue.order,
         deadline: Duration::from_secs_f64(config.engine.deadline_seconds),
         version: WeightVersion(done),
-        first: Ticket(done * config.ppo.prompts_per_iteration as u64),
-        ..QueueOptions::default()
+        first: Ticket(done * batch as u64),
     });
     let mut order = order(&config.data, config.seed, prompts.len());
-    order.seek(Cursor::after(done * config.ppo.prompts_per_iteration as u64, prompts.len()))?;
+    order.seek(Cursor::after(done * batch as u64, prompts.len()))?;
     let generator = Generator {
         engine: engine.clone(),
         issuer,
@@ -116,7 +133,7 @@ struct PpoRun<'a, 'o> {
     base: &'a Model,
     prompts: &'a [PromptSample],
     reward: RewardSource,
-    trainer: Ppo<LearningModel, LearningModel>,
+    trainer: Trainer,
     engine: Engine,
     /// Seconds the engine had computed when the first prompt of this iteration was let in. That is before the iteration
     /// begins: the engine generates while the last one's checkpoint is written.
@@ -191,11 +208,11 @@ impl PpoRun<'_, '_> {
         }
     }
 
-    /// Lets the engine see the policy as it now is: by alias, so without copying a byte, where it can.
+    /// Lets the engine see the policy as it now is.
     fn refit(&mut self) -> Result<RefitReport> {
         let version = self.consumer.version().next();
-        let weights = weights(self.config, &self.trainer.policy().model, version)?;
-        Ok(self.engine.blocking().refit(&weights, RefitMode::Alias)?)
+        let weights = setup::weights(self.config, &self.trainer.policy().model, version)?;
+        Ok(self.engine.blocking().refit(&weights, setup::refit_mode(self.config))?)
     }
 
     fn write_samples(
@@ -237,103 +254,4 @@ struct SampleRow {
     score: f32,
     tokens: usize,
     ended: bool,
-}
-
-/// Returns the most tokens that a prompt and its completion can have.
-fn longest_rollout(config: &PpoConfig, base: &Model, prompts: &[PromptSample]) -> usize {
-    let prompt = prompts.iter().map(|prompt| prompt.tokens.ids().len()).max().unwrap_or_default();
-    prompt.saturating_add(config.sampling.max_new_tokens).min(base.spec().max_positions)
-}
-
-/// Loads policy, reference and critic.
-fn trainer(
-    config: &PpoConfig,
-    base: &Model,
-    longest: usize,
-) -> Result<Ppo<LearningModel, LearningModel>> {
-    let options =
-        models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
-    let learner =
-        |opened: &Model, wanted| models::learner(opened, wanted, &options, &config.optimizer);
-    let policy = learner(base, Wanted::LanguageModel)?;
-    // Without a penalty nobody asks the reference.
-    let reference = match config.ppo.kl_coef > 0.0 {
-        true => Some(reference(config, base, longest, &options)?),
-        false => None,
-    };
-    let critic = match (config.ppo.value_init, &config.reward) {
-        (ValueInit::RewardModel, RewardConfig::Model { path, .. }) => {
-            learner(&models::open(path)?, Wanted::ZeroScore)?
-        }
-        _ => learner(base, Wanted::ZeroScore)?,
-    };
-    let setup = PpoSetup {
-        options: config.ppo.clone(),
-        optimizer: config.optimizer.clone(),
-        schedule: config.schedule.clone(),
-        temperature: config.sampling.temperature.into(),
-        seed: config.seed,
-    };
-    Ok(Ppo::new(PpoModels { policy, reference, critic }, setup)?)
-}
-
-/// Loads what the KL is taken against.
-fn reference(
-    config: &PpoConfig,
-    base: &Model,
-    longest: usize,
-    options: &ModelOptions,
-) -> Result<Box<dyn LanguageModel + Send>> {
-    let opened = models::open(config.model.reference.as_ref().unwrap_or(&config.model.path))?;
-    models::check_reader(base, &opened, longest)?;
-    let frozen = ModelOptions { frozen: true, ..*options };
-    Ok(Box::new(models::load(&opened, Wanted::LanguageModel, &frozen)?))
-}
-
-/// Puts the latest checkpoint's state into the trainer, if the run is resumed. Returns the iterations that are over.
-fn resume(
-    config: &PpoConfig,
-    earlier: Earlier,
-    trainer: &mut Ppo<LearningModel, LearningModel>,
-) -> Result<u64> {
-    match earlier {
-        Earlier::Resume => resume::restore(&RunDirectory::latest(&config.output_dir)?, trainer),
-        Earlier::Refuse | Earlier::Delete => Ok(0),
-    }
-}
-
-/// Starts an engine over the policy's own weights.
-fn engine(
-    config: &PpoConfig,
-    base: &Model,
-    trainer: &Ppo<LearningModel, LearningModel>,
-    version: WeightVersion,
-) -> Result<Engine> {
-    let policy = &trainer.policy().model;
-    let dtype = engine_dtype(config);
-    let mut spec = policy.spec().clone();
-    spec.dtype = dtype;
-    let model = EngineModel {
-        spec,
-        weights: weights(config, policy, version)?,
-        eos: base.generation.eos_token_ids.clone(),
-        tokenizer: base.tokenizer.clone(),
-    };
-    Ok(Engine::builder().config(config.engine.clone()).model(model).build()?)
-}
-
-/// Returns the policy's weights where the engine reads them: TensorRT-LLM on the trainer's device, the others on the host.
-fn weights(config: &PpoConfig, policy: &torch::Model, version: WeightVersion) -> Result<Weights> {
-    let dtype = engine_dtype(config);
-    let on_device =
-        config.engine.backend == BackendKind::TensorRtLlm && !config.engine.tensorrt_llm.double;
-    Ok(match on_device {
-        true => policy.device_weights(version, dtype)?,
-        false => policy.weights(version, dtype)?,
-    })
-}
-
-/// The engine computes in the format the trainer computes in, unless told otherwise.
-fn engine_dtype(config: &PpoConfig) -> Dtype {
-    config.engine.dtype.resolve(config.model.dtype.into())
 }
