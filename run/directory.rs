@@ -83,7 +83,7 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
-    fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Write { path: path.to_owned(), source }
     }
 }

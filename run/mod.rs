@@ -26,6 +26,7 @@ mod placement;
 #[cfg(feature = "libtorch")]
 mod ppo;
 mod progress;
+pub mod record;
 #[cfg(feature = "libtorch")]
 mod resume;
 #[cfg(feature = "libtorch")]

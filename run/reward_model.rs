@@ -8,6 +8,7 @@ use super::{
     Earlier, Launch, Metrics,
     batches::Batches,
     models::{self, STANDARDIZATION, Wanted},
+    record::Lane,
     samples,
     session::{self, Session},
 };
@@ -38,7 +39,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     ensure!(launch.earlier != Earlier::Resume, "only PPO can be resumed yet");
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
-    let samples = samples::read::<PairSample>(&config.data, &base, launch.observer)?;
+    let samples = samples::read::<PairSample>(&config.data, &base)?;
     let model =
         models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let model = models::learner(&base, Wanted::Score(config.seed), &model, &config.optimizer)?;
@@ -50,6 +51,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     let mut trainer =
         RewardTrainer::new(model, options.clone(), &config.optimizer, &config.schedule, total)?;
     let mut session = Session::start(launch, config, ("rm", total))?;
+    session.notes(&samples.reports)?;
     let held_out = if samples.eval.is_empty() { &samples.train } else { &samples.eval };
     let held_out: Vec<_> = held_out.iter().map(pair).collect();
     let mut outcome = RewardModelOutcome {
@@ -57,12 +59,16 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
         evaluation: RewardModelStats::default(),
     };
     for step in 1..=total {
+        let mut watch = session.begin(step);
         let batch: Vec<_> = batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
         let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
+        watch.lap(Lane::Train, "update")?;
         if session.is_due(step, options.eval_every) || session.saves(step) {
             outcome.evaluation = trainer.evaluate(&held_out)?;
             metrics.extend(Metrics::from_iter(outcome.evaluation.eval_metrics()));
+            watch.lap(Lane::Score, "eval")?;
         }
+        metrics.extend(watch.metrics());
         session.report(step, &metrics)?;
         if session.saves(step) {
             let scale =
@@ -74,8 +80,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
             outcome.reward_model = session.save(step, write)?.join("reward_model");
         }
     }
-    session.observer.finish();
-    Ok(outcome)
+    session.end(Ok(outcome))
 }
 
 fn pair(sample: &PairSample) -> PreferencePair<'_> {

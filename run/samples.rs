@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 
-use super::Observer;
 use crate::{
     data::{self, DataConfig, Loaded, Sample, TextEncoder},
     model::Model,
@@ -13,17 +12,15 @@ pub(super) struct Samples<S> {
     pub(super) train: Vec<S>,
     /// Empty where the configuration names no file.
     pub(super) eval: Vec<S>,
+    /// What became of the rows, in a line for each of the two.
+    pub(super) reports: Vec<String>,
 }
 
-/// Reads a data section's files, and tells the observer what became of the rows.
+/// Reads a data section's files.
 ///
 /// # Errors
 /// When a file cannot be used, or no row is left.
-pub(super) fn read<S: Sample>(
-    config: &DataConfig,
-    model: &Model,
-    observer: &mut dyn Observer,
-) -> Result<Samples<S>> {
+pub(super) fn read<S: Sample>(config: &DataConfig, model: &Model) -> Result<Samples<S>> {
     // What the model cannot read would end the run on the way.
     let most = model.spec().max_positions.saturating_sub(S::ROOM).max(1);
     let config = &DataConfig { max_tokens: config.max_tokens.min(most), ..config.clone() };
@@ -35,11 +32,12 @@ pub(super) fn read<S: Sample>(
     )?;
     let train = data::load_train(config, &encoder)?;
     let eval = data::load_eval(config, &encoder)?;
-    let mut tell = |what: &str, loaded: Loaded<S>| {
-        observer.note(&format!("{what}: {}", loaded.report));
+    let mut reports = Vec::new();
+    let mut keep = |what: &str, loaded: Loaded<S>| {
+        reports.push(format!("{what}: {}", loaded.report));
         loaded.samples
     };
-    let train = tell("training data", train);
-    let eval = eval.map(|eval| tell("held-out data", eval)).unwrap_or_default();
-    Ok(Samples { train, eval })
+    let train = keep("training data", train);
+    let eval = eval.map(|eval| keep("held-out data", eval)).unwrap_or_default();
+    Ok(Samples { train, eval, reports })
 }

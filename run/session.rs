@@ -1,10 +1,17 @@
 //! A run under way: its directory, and whoever watches.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, ensure};
 
-use super::{Earlier, Metrics, Observer, RunDirectory};
+use super::{
+    Earlier, Metrics, Observer, RunDirectory,
+    record::{EntryKind, Journal, Lane, Trace},
+    stopwatch::Stopwatch,
+};
 use crate::config::{
     CheckpointConfig, Config, LogConfig, PpoConfig, RewardConfig, RewardModelConfig, SftConfig,
     to_toml,
@@ -90,7 +97,11 @@ pub(super) fn check(config: &impl RunConfig, earlier: Earlier) -> Result<()> {
 /// A run's directory and observer.
 pub(super) struct Session<'a> {
     pub(super) directory: RunDirectory,
-    pub(super) observer: &'a mut dyn Observer,
+    pub(super) trace: Trace,
+    observer: &'a mut dyn Observer,
+    journal: Journal,
+    /// The step under way, from 1.
+    step: u64,
     log: LogConfig,
     checkpoint: CheckpointConfig,
     total: u64,
@@ -109,8 +120,65 @@ impl<'a> Session<'a> {
         let directory =
             RunDirectory::create(config.output_dir(), &to_toml(config), launch.earlier)?;
         launch.observer.start(stage, total);
-        let (log, checkpoint) = (config.log(), config.checkpoint());
-        Ok(Self { directory, observer: launch.observer, log, checkpoint, total })
+        Ok(Self {
+            trace: Trace::open(directory.path())?,
+            journal: Journal::open(directory.path())?,
+            directory,
+            observer: launch.observer,
+            step: 0,
+            log: config.log(),
+            checkpoint: config.checkpoint(),
+            total,
+        })
+    }
+
+    /// Begins a step (from 1): what is said and measured from now on belongs to it.
+    pub(super) fn begin(&mut self, step: u64) -> Stopwatch {
+        self.step = step;
+        Stopwatch::start(self.trace.clone(), step)
+    }
+
+    /// Says something in one line, to whoever watches and in the journal. The journal alone takes in checkpoints, which
+    /// come regularly, and errors, which the caller hears of.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(super) fn journal(
+        &mut self,
+        kind: EntryKind,
+        name: Option<&str>,
+        text: &str,
+    ) -> Result<()> {
+        if !matches!(kind, EntryKind::Checkpoint | EntryKind::Error) {
+            self.observer.note(text);
+        }
+        Ok(self.journal.write(self.step, (kind, name), text)?)
+    }
+
+    /// Says something that is good to know.
+    ///
+    /// # Errors
+    /// As [`Session::journal`].
+    pub(super) fn note(&mut self, text: &str) -> Result<()> {
+        self.journal(EntryKind::Note, None, text)
+    }
+
+    /// Says each of these lines as [`Session::note`] does.
+    ///
+    /// # Errors
+    /// As [`Session::journal`].
+    pub(super) fn notes(&mut self, lines: &[String]) -> Result<()> {
+        lines.iter().try_for_each(|line| self.note(line))
+    }
+
+    /// Ends the run: whoever watches hears of it, and the journal what went wrong.
+    pub(super) fn end<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        match &outcome {
+            Ok(_) => self.observer.finish(),
+            // A journal that cannot be written is no reason to hide the error.
+            Err(error) => drop(self.journal(EntryKind::Error, None, &format!("{error:#}"))),
+        }
+        outcome
     }
 
     /// Says whether something that is done every so many steps, and at the end, is due after step `step` (from 1).
@@ -159,8 +227,13 @@ impl<'a> Session<'a> {
         step: u64,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
+        let began = Instant::now();
         let path = self.directory.checkpoint(step, write)?;
         self.directory.prune(self.checkpoint.keep)?;
+        let took = began.elapsed();
+        self.trace.span((Lane::Checkpoint, "checkpoint"), (began, began + took), step)?;
+        let text = format!("{} written in {:.1} s", path.display(), took.as_secs_f64());
+        self.journal(EntryKind::Checkpoint, None, &text)?;
         Ok(path)
     }
 }

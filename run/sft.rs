@@ -8,6 +8,7 @@ use super::{
     Earlier, Launch, Metrics,
     batches::Batches,
     models::{self, Wanted},
+    record::Lane,
     samples,
     session::{self, Session},
 };
@@ -39,7 +40,7 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     ensure!(launch.earlier != Earlier::Resume, "only PPO can be resumed yet");
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
-    let samples = samples::read::<SftSample>(&config.data, &base, launch.observer)?;
+    let samples = samples::read::<SftSample>(&config.data, &base)?;
     let model =
         models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let policy = models::learner(&base, Wanted::LanguageModel, &model, &config.optimizer)?;
@@ -51,17 +52,22 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     let mut trainer =
         Sft::new(policy, options.clone(), &config.optimizer, &config.schedule, total)?;
     let mut session = Session::start(launch, config, ("sft", total))?;
+    session.notes(&samples.reports)?;
     let held_out: Vec<_> = samples.eval.iter().map(sequence).collect();
     let mut outcome = SftOutcome { policy: PathBuf::new(), evaluation: None };
     for step in 1..=total {
+        let mut watch = session.begin(step);
         let batch: Vec<_> =
             batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
         let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
+        watch.lap(Lane::Train, "update")?;
         if session.is_due(step, options.eval_every) && !held_out.is_empty() {
             let evaluation = trainer.evaluate(&held_out)?;
             metrics.extend(Metrics::from_iter(evaluation.metrics()));
             outcome.evaluation = Some(evaluation);
+            watch.lap(Lane::Score, "eval")?;
         }
+        metrics.extend(watch.metrics());
         session.report(step, &metrics)?;
         if session.saves(step) {
             let write = |dir: &std::path::Path| {
@@ -70,8 +76,7 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
             outcome.policy = session.save(step, write)?.join("policy");
         }
     }
-    session.observer.finish();
-    Ok(outcome)
+    session.end(Ok(outcome))
 }
 
 fn sequence(sample: &SftSample) -> MaskedSequence<'_> {

@@ -1,28 +1,43 @@
-//! How long each phase of an iteration took.
+//! How long each phase of an iteration took: for the metrics `timing_s/*`, and for the trace.
 
 use std::time::Instant;
 
-use super::Metrics;
+use super::{
+    DirectoryError, Metrics,
+    record::{Lane, Trace},
+};
 
 /// Measures phases that follow each other.
 pub(super) struct Stopwatch {
+    trace: Trace,
+    iteration: u64,
     started: Instant,
     lap: Instant,
-    laps: Vec<(&'static str, f64)>,
+    laps: Metrics,
 }
 
 impl Stopwatch {
-    /// Starts the first phase.
-    pub(super) fn start() -> Self {
+    /// Starts the first phase of an iteration.
+    pub(super) fn start(trace: Trace, iteration: u64) -> Self {
         let now = Instant::now();
-        Self { started: now, lap: now, laps: Vec::new() }
+        Self { trace, iteration, started: now, lap: now, laps: Metrics::new() }
     }
 
-    /// Ends a phase under its metric's name (seconds) and starts the next.
-    pub(super) fn lap(&mut self, name: &'static str) {
-        let now = Instant::now();
-        self.laps.push((name, (now - self.lap).as_secs_f64()));
-        self.lap = now;
+    /// Ends a phase, which becomes a span of its lane and the metric `timing_s/<name>` (seconds), and starts the next.
+    ///
+    /// # Errors
+    /// When the trace cannot be written.
+    pub(super) fn lap(&mut self, lane: Lane, name: &'static str) -> Result<(), DirectoryError> {
+        let (began, ended) = (self.lap, Instant::now());
+        self.lap = ended;
+        self.count(name, ended - began);
+        self.trace.span((lane, name), (began, ended), self.iteration)
+    }
+
+    fn count(&mut self, name: &str, more: std::time::Duration) {
+        let metric = format!("timing_s/{name}");
+        let before = self.laps.get(&metric).unwrap_or_default();
+        self.laps.set(metric, before + more.as_secs_f64());
     }
 
     /// Returns the seconds since the start.
@@ -30,8 +45,9 @@ impl Stopwatch {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Returns the phases, and all time since the start under `total`'s name.
-    pub(super) fn metrics(&self, total: &'static str) -> Metrics {
-        self.laps.iter().copied().chain([(total, self.total())]).collect()
+    /// Returns the phases, and all time since the start as `timing_s/step`.
+    pub(super) fn metrics(self) -> Metrics {
+        let total = self.total();
+        self.laps.with("timing_s/step", total)
     }
 }

@@ -16,8 +16,8 @@ use crate::{
     model::Model,
     rollout::{Consumer, Rollout},
     run::{
-        Metrics, RunDirectory, canary::Canary, generator::Answered, models, resume,
-        reward::RewardSource, session::Session, stopwatch::Stopwatch,
+        Metrics, RunDirectory, canary::Canary, generator::Answered, models, record::Lane, resume,
+        reward::RewardSource, session::Session,
     },
     trainer::reward::Reward,
 };
@@ -46,50 +46,54 @@ impl PpoRun<'_, '_> {
     /// # Errors
     /// When an iteration cannot be done, or what it leaves cannot be written.
     pub(super) fn run(mut self) -> Result<PpoOutcome> {
+        let outcome = self.iterations();
+        self.session.end(outcome)
+    }
+
+    fn iterations(&mut self) -> Result<PpoOutcome> {
         let mut outcome = PpoOutcome { policy: PathBuf::new(), iterations: Vec::new() };
-        self.say_notes();
+        self.say_notes()?;
         if self.done > 0 {
             outcome.policy = RunDirectory::latest(&self.config.output_dir)?.join("policy");
         }
         for iteration in self.done + 1..=self.config.ppo.iterations {
             let metrics = self.iterate(iteration)?;
-            self.say_notes();
+            self.say_notes()?;
             self.session.report(iteration, &metrics)?;
             outcome.iterations.push(metrics);
             if self.session.saves(iteration) {
                 outcome.policy = self.save(iteration)?;
             }
         }
-        self.session.observer.finish();
         Ok(outcome)
     }
 
     /// Does one iteration of the algorithm box.
     fn iterate(&mut self, iteration: u64) -> Result<Metrics> {
-        let (mut metrics, mut watch) = (Metrics::new(), Stopwatch::start());
+        let (mut metrics, mut watch) = (Metrics::new(), self.session.begin(iteration));
 
         let answered = self.consumer.take()?;
         let busy = self.engine.stats().busy_seconds - self.busy_before;
-        watch.lap("timing_s/gen");
+        watch.lap(Lane::Wait, "gen")?;
 
         let rewards = self.reward.score(&answered, self.prompts)?;
-        watch.lap("timing_s/reward");
+        watch.lap(Lane::Score, "reward")?;
 
         let rollouts: Vec<Rollout> = answered.into_iter().flat_map(|one| one.rollouts).collect();
         let trajectories = self.trainer.score(&rollouts, &rewards)?;
         metrics.extend(trajectories.stats.metrics().into_iter().collect());
-        watch.lap("timing_s/score");
+        watch.lap(Lane::Score, "score")?;
 
         let stats = self.trainer.update(&trajectories)?;
         metrics.extend(stats.metrics().into_iter().collect());
-        watch.lap("timing_s/update");
+        watch.lap(Lane::Train, "update")?;
 
         let refit = self.refit()?;
         metrics.extend(refit_metrics(&refit));
-        watch.lap("timing_s/update_weights");
+        watch.lap(Lane::Refit, "update_weights")?;
 
         metrics.extend(self.canary.check(&self.engine, self.trainer.policy())?);
-        watch.lap("timing_s/canary");
+        watch.lap(Lane::Refit, "canary")?;
 
         self.busy_before = self.engine.stats().busy_seconds;
         // After the last iteration nobody takes what this would let in.
@@ -102,15 +106,13 @@ impl PpoRun<'_, '_> {
         metrics.set("perf/generated_tokens", tokens as f64);
         metrics.set("perf/generation_tokens_per_s", tokens as f64 / busy.max(1e-9));
         metrics.set("perf/throughput", tokens as f64 / watch.total());
-        metrics.extend(watch.metrics("timing_s/step"));
+        metrics.extend(watch.metrics());
         Ok(metrics)
     }
 
     /// Passes on what the engine has to say.
-    fn say_notes(&mut self) {
-        for line in self.engine.take_notes() {
-            self.session.observer.note(&line);
-        }
+    fn say_notes(&mut self) -> Result<()> {
+        self.session.notes(&self.engine.take_notes())
     }
 
     /// Lets the engine see the policy as it now is.

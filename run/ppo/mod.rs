@@ -14,6 +14,7 @@ use super::{
     generator::Generator,
     models,
     placement::Placement,
+    record::EntryKind,
     reward::RewardSource,
     samples::{self, Samples},
     session::{self, Session},
@@ -55,8 +56,8 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     };
     models::use_threads(placement.trainer_threads)?;
     let base = models::open(&config.model.path)?;
-    let Samples { train: prompts, .. } =
-        samples::read::<PromptSample>(&config.data, &base, launch.observer)?;
+    let Samples { train: prompts, reports, .. } =
+        samples::read::<PromptSample>(&config.data, &base)?;
     let longest = setup::longest_rollout(config, &base, &prompts);
     let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
@@ -68,12 +69,13 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
     let mut session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+    session.notes(&reports)?;
     if config.queue.overlaps() {
-        session.observer.note(&placement.describe());
+        session.note(&placement.describe())?;
     }
     if done > 0 {
         session.directory.rewind(done)?;
-        session.observer.note(&format!("resumed after iteration {done}"));
+        session.journal(EntryKind::Resume, None, &format!("resumed after iteration {done}"))?;
     }
     let busy_before = engine.stats().busy_seconds;
 
