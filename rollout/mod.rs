@@ -6,6 +6,7 @@ mod weights;
 
 pub use nouns::{Prompt, PromptId, PromptTokens, Rollout, StopReason, VersionSpan, WeightVersion};
 pub use queue::{
-    Consumer, Issuer, Order, Permit, QueueError, QueueOptions, QueueState, Ticket, queue,
+    Consumer, Issuer, Order, Permit, QueueError, QueueOptions, QueueSnapshot, QueueState,
+    SnapshotError, Ticket, queue, restore,
 };
 pub use weights::{CoverageError, Dtype, TensorSpec, WeightTensor, Weights};

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::{
-    data::{Order, PromptSample},
+    data::{Cursor, CursorError, Order, PromptSample},
     engine::{Engine, Request, SamplingParams},
     rollout::{Issuer, Permit, Prompt, PromptId, QueueError, Rollout, Ticket},
 };
 
 /// A prompt with all its samples.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Answered {
     /// Its place in the order of issue.
     pub(super) ticket: Ticket,
@@ -25,8 +27,9 @@ pub(super) struct Answered {
 /// Sends prompts to the engine and answers to the queue.
 pub(super) struct Generator<'a> {
     pub(super) engine: Engine,
-    pub(super) issuer: Issuer<Answered>,
+    pub(super) issuer: Issuer<Arc<Answered>>,
     pub(super) prompts: &'a [PromptSample],
+    /// Which prompt belongs to which ticket: the order's first to ticket 0, and so on.
     pub(super) order: Order,
     pub(super) sampling: Arc<SamplingParams>,
 }
@@ -43,7 +46,7 @@ impl Generator<'_> {
             loop {
                 tokio::select! {
                     permit = self.issuer.issue() => match permit {
-                        Ok(permit) => drop(answers.spawn(self.answer(permit))),
+                        Ok(permit) => drop(answers.spawn(self.answer(permit)?)),
                         Err(QueueError::TrainerGone { .. }) => return Ok(()),
                         Err(error) => return Err(error.into()),
                     },
@@ -56,23 +59,32 @@ impl Generator<'_> {
         })
     }
 
-    /// Answers the next prompt, on the way into the queue.
-    fn answer(&mut self, permit: Permit<Answered>) -> impl Future<Output = Result<()>> + use<> {
-        let prompt = self.order.next().expect("the order of prompts has no end");
+    /// Answers the prompt of a ticket, on the way into the queue.
+    fn answer(
+        &mut self,
+        permit: Permit<Arc<Answered>>,
+    ) -> Result<impl Future<Output = Result<()>> + use<>, CursorError> {
+        let ticket = permit.ticket();
+        let prompt = self.prompt_of(ticket)?;
         let engine = self.engine.clone();
         let request = Request {
             // The ticket makes each visit of a prompt another one: it is part of the sampling key.
-            prompt: Prompt {
-                id: PromptId(permit.ticket().0),
-                tokens: self.prompts[prompt].tokens.clone(),
-            },
+            prompt: Prompt { id: PromptId(ticket.0), tokens: self.prompts[prompt].tokens.clone() },
             sampling: self.sampling.clone(),
         };
-        async move {
+        Ok(async move {
             let rollouts = engine.generate(request).await?;
-            let ticket = permit.ticket();
-            Ok(permit.push(Answered { ticket, prompt, rollouts })?)
+            Ok(permit.push(Arc::new(Answered { ticket, prompt, rollouts }))?)
+        })
+    }
+
+    fn prompt_of(&mut self, ticket: Ticket) -> Result<usize, CursorError> {
+        let place = Cursor::after(ticket.0, self.prompts.len());
+        // Tickets come one after the other, but for those that a restored queue issues again.
+        if self.order.cursor() != place {
+            self.order.seek(place)?;
         }
+        Ok(self.order.next().expect("the order of prompts has no end"))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a completion is worth: a reward model in the process, or a column of the data that it is held against.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
@@ -97,7 +99,7 @@ impl RewardSource {
     /// When a prompt lacks the column, or the reward model cannot compute.
     pub(super) fn score(
         &self,
-        answered: &[Answered],
+        answered: &[Arc<Answered>],
         prompts: &[PromptSample],
     ) -> Result<Vec<Reward>> {
         let rollouts = || {

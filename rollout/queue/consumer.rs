@@ -1,13 +1,16 @@
 //! The trainer's end: one batch per iteration.
 
 use std::{
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crossbeam::sync::Parker;
 
-use super::{QueueError, QueueState, Shared, Slot, WeightVersion, order::Arrivals};
+use super::{
+    QueueError, QueueSnapshot, QueueState, Shared, Slot, Ticket, WeightVersion, order::Arrivals,
+};
 
 /// Takes batches. There is one per queue; when it is dropped, issuing and pushing fail.
 pub struct Consumer<T> {
@@ -15,29 +18,36 @@ pub struct Consumer<T> {
     parker: Parker,
     arrivals: Arrivals<T>,
     /// What the batch under way has so far.
-    batch: Vec<T>,
-    /// Batches taken and closed by `advance`.
+    batch: Vec<(Ticket, T)>,
+    /// Batches taken and closed.
     iteration: u64,
     taken: bool,
     /// Permits that came back without an item.
     dropped: u64,
-    /// Slots emptied, so tickets that have come back.
-    collected: u64,
+    back: Back,
+    /// The next ticket at the end of each of the last `max_staleness` iterations.
+    ends: VecDeque<Ticket>,
 }
 
 impl<T> Consumer<T> {
-    pub(super) fn new(shared: Arc<Shared<T>>, parker: Parker) -> Self {
-        let options = shared.options;
-        Self {
-            shared,
+    pub(super) fn restore(
+        shared: Arc<Shared<T>>,
+        parker: Parker,
+        snapshot: QueueSnapshot<T>,
+    ) -> Self {
+        let consumer = Self {
             parker,
-            arrivals: Arrivals::new(&options),
-            batch: Vec::with_capacity(options.batch),
-            iteration: 0,
+            batch: Vec::with_capacity(shared.options.batch),
+            iteration: snapshot.iteration,
             taken: false,
-            dropped: 0,
-            collected: 0,
-        }
+            dropped: snapshot.dropped,
+            back: Back::of(&snapshot),
+            ends: snapshot.ends.iter().copied().collect(),
+            arrivals: Arrivals::restore(&shared.options, snapshot),
+            shared,
+        };
+        consumer.open();
+        consumer
     }
 
     /// Waits for this iteration's batch, without spinning.
@@ -49,25 +59,26 @@ impl<T> Consumer<T> {
     /// # Panics
     /// If this iteration's batch has been taken already.
     pub fn take(&mut self) -> Result<Vec<T>, QueueError> {
-        let mut progress = Instant::now();
-        loop {
-            // Looked at before the slots: what the last producer pushed is there by then.
-            let alone = self.shared.producers.load(Ordering::Acquire) == 0;
-            let before = self.collected;
-            if let Some(batch) = self.try_take() {
-                return Ok(batch);
-            }
-            if alone {
-                return Err(QueueError::EngineGone {
-                    arrived: self.batch.len(),
-                    state: self.state(),
-                });
-            }
-            if self.collected > before {
-                progress = Instant::now();
-            }
-            self.wait(progress)?;
-        }
+        self.wait_for(Self::try_take, |consumer, seconds| QueueError::NoRollouts {
+            seconds,
+            arrived: consumer.batch.len(),
+            awaited: consumer.arrivals.awaited(),
+            state: consumer.state(),
+        })
+    }
+
+    /// Waits until everything that was let in has been answered: no permit is out, and none can be issued. A refit then
+    /// meets no prompt in flight, whatever the engine's pace.
+    ///
+    /// # Errors
+    /// When nothing arrives until the deadline, or every issuer is gone before all is issued. The call can be repeated.
+    pub fn settle(&mut self) -> Result<(), QueueError> {
+        let settled = |consumer: &mut Self| consumer.is_settled().then_some(());
+        self.wait_for(settled, |consumer, seconds| QueueError::NotSettled {
+            seconds,
+            oldest: consumer.back.oldest_out(consumer.issued()),
+            state: consumer.state(),
+        })
     }
 
     /// Returns this iteration's batch if it is complete. Never waits.
@@ -77,16 +88,15 @@ impl<T> Consumer<T> {
     pub fn try_take(&mut self) -> Option<Vec<T>> {
         assert!(!self.taken, "one batch per iteration: `advance` comes between two");
         self.collect();
-        let lacking = self.shared.options.batch - self.batch.len();
+        let batch = self.shared.options.batch;
+        let lacking = batch - self.batch.len();
         for lacking in (1..=lacking).rev() {
             let Some(item) = self.arrivals.next(lacking) else { break };
             self.batch.push(item);
         }
-        self.publish();
-        self.taken = self.batch.len() == self.shared.options.batch;
-        self.taken.then(|| {
-            std::mem::replace(&mut self.batch, Vec::with_capacity(self.shared.options.batch))
-        })
+        self.open();
+        self.taken = self.batch.len() == batch;
+        self.taken.then(|| self.batch.drain(..).map(|(_, item)| item).collect())
     }
 
     /// Ends the iteration and lets in the next batch of prompts. Call it when the engine already serves `version`.
@@ -94,6 +104,16 @@ impl<T> Consumer<T> {
     /// # Panics
     /// If no batch was taken in this iteration, or there was more than one refit in it: staleness would go unbounded.
     pub fn advance(&mut self, version: WeightVersion) {
+        self.close(version);
+        self.open();
+    }
+
+    /// Ends the iteration as [`Consumer::advance`] does, and lets nobody in yet: that is [`Consumer::open`]. In between,
+    /// [`Consumer::snapshot`] finds the queue at rest.
+    ///
+    /// # Panics
+    /// As [`Consumer::advance`].
+    pub fn close(&mut self, version: WeightVersion) {
         assert!(self.taken, "an iteration takes its batch before it ends");
         let refits = version.0.checked_sub(self.version().0);
         assert!(
@@ -107,7 +127,48 @@ impl<T> Consumer<T> {
         // A read-modify-write that Releases: any ticket from here on is issued after it, and so after the refit.
         let issued = self.shared.next.fetch_add(0, Ordering::AcqRel);
         self.arrivals.end_iteration(issued);
-        self.publish();
+        self.ends.push_back(Ticket(issued));
+        if self.ends.len() > self.shared.options.max_staleness {
+            self.ends.pop_front();
+        }
+    }
+
+    /// Lets in what may be answered in this iteration: (max_staleness + iteration + 1) * batch prompts since the start,
+    /// dropped permits not counted.
+    pub fn open(&self) {
+        let options = &self.shared.options;
+        let taken = self.iteration * options.batch as u64;
+        let limit = options.capacity() as u64 + taken + self.dropped;
+        self.shared.collected.store(self.back.count, Ordering::Relaxed);
+        // Only this thread writes it, so it may look at its own last value.
+        if self.shared.limit.load(Ordering::Relaxed) < limit {
+            // Release pairs with the Acquire in `Shared::admit`.
+            self.shared.limit.store(limit, Ordering::Release);
+            self.shared.admission.notify_waiters();
+        }
+    }
+
+    /// Returns what it takes to go on later as if nothing had happened, see [`super::restore`].
+    ///
+    /// # Panics
+    /// If a batch is taken and its iteration has not ended.
+    pub fn snapshot(&mut self) -> QueueSnapshot<T>
+    where
+        T: Clone,
+    {
+        assert!(!self.taken, "a snapshot is made between two iterations");
+        self.collect();
+        let next = self.issued();
+        let waiting = self.arrivals.iter().map(|(ticket, item)| (ticket, item.clone()));
+        QueueSnapshot {
+            iteration: self.iteration,
+            version: self.version(),
+            next,
+            dropped: self.dropped,
+            ends: self.ends.iter().copied().collect(),
+            out: self.back.out(next).collect(),
+            answered: self.batch.iter().cloned().chain(waiting).collect(),
+        }
     }
 
     /// Returns the version last given to [`Consumer::advance`].
@@ -123,43 +184,55 @@ impl<T> Consumer<T> {
         state
     }
 
+    /// Returns the next ticket. Relaxed: whatever has been collected was issued before, as its slot shows.
+    fn issued(&self) -> Ticket {
+        Ticket(self.shared.next.load(Ordering::Relaxed))
+    }
+
     /// Empties the slots, so that they are free before the limit grows.
     fn collect(&mut self) {
         while let Some(Slot { ticket, item }) = self.shared.slots.pop() {
-            self.collected += 1;
+            self.back.add(ticket);
             self.dropped += u64::from(item.is_none());
             self.arrivals.add(ticket, item);
         }
     }
 
-    /// Raises the limit: (max_staleness + iteration + 1) * batch, dropped permits not counted.
-    fn publish(&self) {
-        let options = &self.shared.options;
-        let capacity = options.first.0 + options.capacity() as u64;
-        let limit = capacity + self.iteration * self.shared.options.batch as u64 + self.dropped;
-        self.shared.collected.store(self.collected, Ordering::Relaxed);
-        // Only this thread writes it, so it may look at its own last value.
-        if self.shared.limit.load(Ordering::Relaxed) < limit {
-            // Release pairs with the Acquire in `Shared::admit`.
-            self.shared.limit.store(limit, Ordering::Release);
-            self.shared.admission.notify_waiters();
-        }
+    fn is_settled(&mut self) -> bool {
+        self.collect();
+        self.open();
+        // Nobody else raises the limit: once all below it are back, nothing moves.
+        self.back.count == self.shared.limit.load(Ordering::Relaxed)
     }
 
-    /// Sleeps until something arrives.
-    fn wait(&self, progress: Instant) -> Result<(), QueueError> {
-        let deadline = self.shared.options.deadline;
-        let left = deadline.saturating_sub(progress.elapsed());
-        if left > Duration::ZERO {
-            self.parker.park_timeout(left);
-            return Ok(());
+    /// Waits until an attempt succeeds; `late` makes the error of a wait without an arrival.
+    fn wait_for<R>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Option<R>,
+        late: impl Fn(&Self, f64) -> QueueError,
+    ) -> Result<R, QueueError> {
+        let mut progress = Instant::now();
+        loop {
+            // Looked at before the slots: what the last producer pushed is there by then.
+            let alone = self.shared.producers.load(Ordering::Acquire) == 0;
+            let before = self.back.count;
+            if let Some(done) = attempt(self) {
+                return Ok(done);
+            }
+            if alone {
+                let arrived = self.batch.len();
+                return Err(QueueError::EngineGone { arrived, state: self.state() });
+            }
+            if self.back.count > before {
+                progress = Instant::now();
+            }
+            let waited = progress.elapsed();
+            match self.shared.options.deadline.checked_sub(waited).filter(|left| !left.is_zero()) {
+                // Sleeps until something arrives.
+                Some(left) => self.parker.park_timeout(left),
+                None => return Err(late(self, waited.as_secs_f64())),
+            }
         }
-        Err(QueueError::NoRollouts {
-            seconds: progress.elapsed().as_secs_f64(),
-            arrived: self.batch.len(),
-            awaited: self.arrivals.awaited(),
-            state: self.state(),
-        })
     }
 }
 
@@ -168,5 +241,44 @@ impl<T> Drop for Consumer<T> {
         // Nothing is published through this flag; who misses it pushes into a queue that nobody reads.
         self.shared.consumer_gone.store(true, Ordering::Relaxed);
         self.shared.admission.notify_waiters();
+    }
+}
+
+/// Which tickets have come back, with an item or without.
+struct Back {
+    /// How many.
+    count: u64,
+    /// All below it have.
+    all_below: u64,
+    /// And these.
+    beyond: BTreeSet<u64>,
+}
+
+impl Back {
+    fn of<T>(snapshot: &QueueSnapshot<T>) -> Self {
+        let all_below = snapshot.out.first().unwrap_or(&snapshot.next).0;
+        let mut beyond: BTreeSet<u64> = (all_below..snapshot.next.0).collect();
+        for ticket in &snapshot.out {
+            beyond.remove(&ticket.0);
+        }
+        Self { count: snapshot.next.0 - snapshot.out.len() as u64, all_below, beyond }
+    }
+
+    fn add(&mut self, ticket: Ticket) {
+        self.count += 1;
+        self.beyond.insert(ticket.0);
+        while self.beyond.remove(&self.all_below) {
+            self.all_below += 1;
+        }
+    }
+
+    /// Returns the tickets below `next` that have not, in order.
+    fn out(&self, next: Ticket) -> impl Iterator<Item = Ticket> + '_ {
+        let missing = |ticket: &u64| !self.beyond.contains(ticket);
+        (self.all_below..next.0).filter(missing).map(Ticket)
+    }
+
+    fn oldest_out(&self, next: Ticket) -> Option<Ticket> {
+        self.out(next).next()
     }
 }

@@ -36,6 +36,20 @@ pub enum QueueError {
         /// The queue at that time.
         state: QueueState,
     },
+    /// The trainer waited in vain for the engine to be empty, so that it can be refitted.
+    #[error(
+        "trainer waited {seconds:.1} s for all that was let in to be answered before a refit: {}, {} waiting for the \
+         trainer at version {}",
+        outstanding(*oldest, state), state.queued, state.version
+    )]
+    NotSettled {
+        /// Since the last arrival.
+        seconds: f64,
+        /// The first ticket that is not back.
+        oldest: Option<Ticket>,
+        /// The queue at that time.
+        state: QueueState,
+    },
     /// The engine's side waited in vain.
     #[error(
         "engine waited {seconds:.1} s for a permit: the trainer is still at version {}, with max_staleness {} and batch {} \
@@ -70,8 +84,19 @@ pub enum QueueError {
     },
 }
 
+fn permits(state: &QueueState) -> String {
+    format!("{} permits out, {} more could be issued", state.out, state.may_issue)
+}
+
+fn outstanding(oldest: Option<Ticket>, state: &QueueState) -> String {
+    match oldest {
+        None => permits(state),
+        Some(ticket) => format!("ticket {ticket} is with the engine, {}", permits(state)),
+    }
+}
+
 fn missing(awaited: Option<Ticket>, state: &QueueState) -> String {
-    let permits = format!("{} permits out, {} more could be issued", state.out, state.may_issue);
+    let permits = permits(state);
     match awaited {
         None => permits,
         Some(ticket) if ticket.0 < state.issued => {

@@ -34,6 +34,7 @@ mod consumer;
 mod error;
 mod issuer;
 mod order;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -57,9 +58,12 @@ use super::WeightVersion;
 pub use consumer::Consumer;
 pub use error::{QueueError, QueueState};
 pub use issuer::{Issuer, Permit};
+pub use snapshot::{QueueSnapshot, SnapshotError};
 
 /// The place of a permit in the order of issue, from 0. Dropped permits leave gaps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Ticket(pub u64);
 
 impl fmt::Display for Ticket {
@@ -90,10 +94,6 @@ pub struct QueueOptions {
     pub order: Order,
     /// How long a wait may go on without progress.
     pub deadline: Duration,
-    /// The version the engine serves at the start.
-    pub version: WeightVersion,
-    /// The first ticket: above 0 where an earlier run is continued.
-    pub first: Ticket,
 }
 
 impl Default for QueueOptions {
@@ -103,8 +103,6 @@ impl Default for QueueOptions {
             max_staleness: 0,
             order: Order::Ticket,
             deadline: Duration::from_secs(600),
-            version: WeightVersion(0),
-            first: Ticket(0),
         }
     }
 }
@@ -121,21 +119,42 @@ impl QueueOptions {
 /// # Panics
 /// If the batch is empty.
 pub fn queue<T>(options: QueueOptions) -> (Issuer<T>, Consumer<T>) {
+    restore(options, QueueSnapshot::default()).expect("nobody has used it")
+}
+
+/// Makes a queue that goes on where a snapshot was made. Tickets that were out then are issued again, before others.
+///
+/// # Errors
+/// When no queue with these options can have left the snapshot.
+///
+/// # Panics
+/// If the batch is empty.
+pub fn restore<T>(
+    options: QueueOptions,
+    snapshot: QueueSnapshot<T>,
+) -> Result<(Issuer<T>, Consumer<T>), SnapshotError> {
     assert!(options.batch > 0, "a batch has at least one item");
+    snapshot.check(&options)?;
     let parker = Parker::new();
+    let again = ArrayQueue::new(snapshot.out.len().max(1));
+    for &ticket in &snapshot.out {
+        again.push(ticket).expect("it has room for all of them");
+    }
     let shared = Arc::new(Shared {
         options,
         slots: ArrayQueue::new(options.capacity()),
-        next: AtomicU64::new(options.first.0),
-        limit: AtomicU64::new(options.first.0 + options.capacity() as u64),
+        again,
+        next: AtomicU64::new(snapshot.next.0),
+        limit: AtomicU64::new(snapshot.next.0),
         collected: AtomicU64::new(0),
-        version: AtomicU64::new(options.version.0),
+        version: AtomicU64::new(snapshot.version.0),
         producers: AtomicUsize::new(0),
         consumer_gone: AtomicBool::new(false),
         admission: Notify::new(),
         arrival: parker.unparker().clone(),
     });
-    (Issuer::new(shared.clone()), Consumer::new(shared, parker))
+    let issuer = Issuer::new(shared.clone());
+    Ok((issuer, Consumer::restore(shared, parker, snapshot)))
 }
 
 /// What a permit leaves in its slot: an item, or nothing when it was dropped.
@@ -148,6 +167,8 @@ struct Shared<T> {
     options: QueueOptions,
     /// As many slots as permits can be out, so a permit always finds one free.
     slots: ArrayQueue<Slot<T>>,
+    /// Tickets that a snapshot found out: they are issued before `next`.
+    again: ArrayQueue<Ticket>,
     /// The next ticket; only grows.
     next: AtomicU64,
     /// Tickets below it may be issued; only grows, and only the consumer writes it.
@@ -168,6 +189,9 @@ struct Shared<T> {
 impl<T> Shared<T> {
     /// Returns a ticket, if one may be issued.
     fn admit(&self) -> Option<Ticket> {
+        if let Some(ticket) = self.again.pop() {
+            return Some(ticket);
+        }
         // Acquire pairs with the Release in `Consumer::publish`: who sees the limit of an iteration submits its prompt
         // after the refit that ended the iteration before.
         let limit = self.limit.load(Ordering::Acquire);
@@ -206,17 +230,17 @@ impl<T> Shared<T> {
 
     /// Looks at the counters, each by itself: a report, not a snapshot. Hence Relaxed.
     fn state(&self) -> QueueState {
+        let (again, queued) = (self.again.len() as u64, self.slots.len());
         let collected = self.collected.load(Ordering::Relaxed);
-        let queued = self.slots.len();
         let issued = self.next.load(Ordering::Relaxed);
         QueueState {
             batch: self.options.batch,
             max_staleness: self.options.max_staleness,
             version: WeightVersion(self.version.load(Ordering::Relaxed)),
-            issued: issued - self.options.first.0,
-            may_issue: self.limit.load(Ordering::Relaxed).saturating_sub(issued),
+            issued,
+            may_issue: self.limit.load(Ordering::Relaxed).saturating_sub(issued) + again,
             queued,
-            out: issued.saturating_sub(self.options.first.0 + collected + queued as u64),
+            out: issued.saturating_sub(collected + queued as u64 + again),
         }
     }
 }

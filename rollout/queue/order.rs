@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Order, QueueOptions, Ticket};
+use super::{Order, QueueOptions, QueueSnapshot, Ticket};
 
 /// Items that have left their slots and are not taken yet.
 pub(super) enum Arrivals<T> {
@@ -11,14 +11,11 @@ pub(super) enum Arrivals<T> {
 }
 
 impl<T> Arrivals<T> {
-    pub(super) fn new(options: &QueueOptions) -> Self {
+    /// Goes on where a snapshot was made; it has been checked.
+    pub(super) fn restore(options: &QueueOptions, snapshot: QueueSnapshot<T>) -> Self {
         match options.order {
-            Order::Ticket => Self::ByTicket(ByTicket {
-                next: options.first.0,
-                waiting: BTreeMap::new(),
-                items: 0,
-            }),
-            Order::Arrival => Self::ByArrival(ByArrival::new(options)),
+            Order::Ticket => Self::ByTicket(ByTicket::restore(snapshot)),
+            Order::Arrival => Self::ByArrival(ByArrival::restore(options, snapshot)),
         }
     }
 
@@ -31,7 +28,7 @@ impl<T> Arrivals<T> {
     }
 
     /// Returns the next item for a batch that lacks `lacking` of them, if it is here.
-    pub(super) fn next(&mut self, lacking: usize) -> Option<T> {
+    pub(super) fn next(&mut self, lacking: usize) -> Option<(Ticket, T)> {
         match self {
             Self::ByTicket(arrivals) => arrivals.next(),
             Self::ByArrival(arrivals) => arrivals.next(lacking),
@@ -42,6 +39,16 @@ impl<T> Arrivals<T> {
     pub(super) fn end_iteration(&mut self, issued: u64) {
         if let Self::ByArrival(arrivals) = self {
             arrivals.end_iteration(issued);
+        }
+    }
+
+    /// Returns what is here, in the order in which it could be taken.
+    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = (Ticket, &T)> + '_> {
+        match self {
+            Self::ByTicket(arrivals) => Box::new(arrivals.iter()),
+            Self::ByArrival(arrivals) => {
+                Box::new(arrivals.items.iter().map(|(at, item)| (*at, item)))
+            }
         }
     }
 
@@ -71,6 +78,19 @@ pub(super) struct ByTicket<T> {
 }
 
 impl<T> ByTicket<T> {
+    fn restore(snapshot: QueueSnapshot<T>) -> Self {
+        let next = snapshot.oldest().0;
+        // What is not open from there on was dropped: in this order nothing is taken before what is older.
+        let mut waiting: BTreeMap<u64, Option<T>> =
+            (next..snapshot.next.0).map(|ticket| (ticket, None)).collect();
+        for ticket in &snapshot.out {
+            waiting.remove(&ticket.0);
+        }
+        let items = snapshot.answered.len();
+        waiting.extend(snapshot.answered.into_iter().map(|(ticket, item)| (ticket.0, Some(item))));
+        Self { next, waiting, items }
+    }
+
     fn add(&mut self, ticket: Ticket, item: Option<T>) {
         self.items += usize::from(item.is_some());
         self.waiting.insert(ticket.0, item);
@@ -81,15 +101,20 @@ impl<T> ByTicket<T> {
         }
     }
 
-    fn next(&mut self) -> Option<T> {
+    fn next(&mut self) -> Option<(Ticket, T)> {
         loop {
+            let ticket = Ticket(self.next);
             let item = self.waiting.remove(&self.next)?;
             self.next += 1;
-            if item.is_some() {
+            if let Some(item) = item {
                 self.items -= 1;
-                return item;
+                return Some((ticket, item));
             }
         }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Ticket, &T)> {
+        self.waiting.iter().filter_map(|(&at, item)| Some((Ticket(at), item.as_ref()?)))
     }
 }
 
@@ -118,15 +143,23 @@ struct Issued {
 }
 
 impl<T> ByArrival<T> {
-    fn new(options: &QueueOptions) -> Self {
-        let current = Issued { end: u64::MAX, open: 0 };
-        Self {
+    fn restore(options: &QueueOptions, snapshot: QueueSnapshot<T>) -> Self {
+        let issued = snapshot.ends.last().map_or(0, |end| end.0);
+        let closed_of_current = issued as i64 - snapshot.next.0 as i64;
+        let mut arrivals = Self {
             batch: options.batch,
             max_staleness: options.max_staleness,
             items: VecDeque::new(),
-            issued: options.first.0,
-            iterations: VecDeque::from([current]),
+            issued,
+            iterations: snapshot.ends.iter().map(|end| Issued { end: end.0, open: 0 }).collect(),
+        };
+        arrivals.iterations.push_back(Issued { end: u64::MAX, open: closed_of_current });
+        for ticket in snapshot.open() {
+            let iteration = arrivals.iteration_of(ticket);
+            arrivals.iterations[iteration].open += 1;
         }
+        arrivals.items = snapshot.answered.into();
+        arrivals
     }
 
     fn add(&mut self, ticket: Ticket, item: Option<T>) {
@@ -136,11 +169,11 @@ impl<T> ByArrival<T> {
         }
     }
 
-    fn next(&mut self, lacking: usize) -> Option<T> {
+    fn next(&mut self, lacking: usize) -> Option<(Ticket, T)> {
         let place = self.items.iter().position(|(ticket, _)| self.may_go(*ticket, lacking))?;
         let (ticket, item) = self.items.remove(place)?;
         self.close(ticket);
-        Some(item)
+        Some((ticket, item))
     }
 
     /// Says whether everything due before `ticket` still comes in time if `ticket` takes one of the `lacking` places.

@@ -257,31 +257,47 @@ struct Play {
     issuer: Issuer<Item>,
     consumer: Consumer<Item>,
     out: Vec<Permit<Item>>,
+    /// The version when each ticket was first issued.
     issued_at: Vec<WeightVersion>,
     taken: Vec<Ticket>,
     dropped: usize,
+    /// Which tickets are dropped: every so many.
+    drops: u64,
     options: QueueOptions,
 }
 
 impl Play {
-    fn new(options: QueueOptions) -> Self {
+    fn new(options: QueueOptions, drops: u64) -> Self {
         let (issuer, consumer) = queue(options);
         let (out, issued_at, taken) = (Vec::new(), Vec::new(), Vec::new());
-        Self { issuer, consumer, out, issued_at, taken, dropped: 0, options }
+        Self { issuer, consumer, out, issued_at, taken, dropped: 0, drops, options }
+    }
+
+    fn is_dropped(&self, ticket: Ticket) -> bool {
+        ticket.0 % self.drops == 1
     }
 
     fn issue(&mut self) -> bool {
         let Some(permit) = self.issuer.try_issue().unwrap() else { return false };
-        self.issued_at.push(self.consumer.version());
-        assert_eq!(permit.ticket().0 as usize + 1, self.issued_at.len());
+        let place = permit.ticket().0 as usize;
+        assert!(place <= self.issued_at.len(), "tickets leave no gap");
+        if place == self.issued_at.len() {
+            self.issued_at.push(self.consumer.version());
+        }
         self.out.push(permit);
         true
     }
 
+    /// Answers a prompt, or fails to.
     fn push(&mut self, which: usize) {
         let permit = self.out.swap_remove(which % self.out.len());
-        let item = (permit.ticket(), self.issued_at[permit.ticket().0 as usize]);
-        permit.push(item).unwrap();
+        let ticket = permit.ticket();
+        if self.is_dropped(ticket) {
+            drop(permit);
+            self.dropped += 1;
+        } else {
+            permit.push((ticket, self.issued_at[ticket.0 as usize])).unwrap();
+        }
     }
 
     fn take(&mut self, refit: bool) -> bool {
@@ -297,14 +313,31 @@ impl Play {
         true
     }
 
+    /// The process ends and another goes on: what was out is lost, and issued again before anything new.
+    fn restart(&mut self) {
+        let text = serde_json::to_string(&self.consumer.snapshot()).unwrap();
+        let snapshot: QueueSnapshot<Item> = serde_json::from_str(&text).unwrap();
+        let before = self.consumer.state();
+        let mut out: Vec<Ticket> = self.out.drain(..).map(|permit| permit.ticket()).collect();
+        out.extend(snapshot.out.iter().filter(|ticket| !out.contains(ticket)).collect::<Vec<_>>());
+        out.sort_unstable();
+        assert_eq!(snapshot.out, out);
+        (self.issuer, self.consumer) = restore(self.options, snapshot.clone()).unwrap();
+        assert_eq!(self.consumer.snapshot(), snapshot);
+        let state = self.consumer.state();
+        let may_issue = before.may_issue + before.out;
+        assert_eq!(state, QueueState { out: 0, may_issue, ..before });
+        for ticket in out {
+            assert!(self.issue());
+            assert_eq!(self.out.last().map(Permit::ticket), Some(ticket));
+        }
+    }
+
     fn act(&mut self, (what, which): (u8, usize)) {
         match what {
             0..4 => drop(self.issue()),
-            4..7 if !self.out.is_empty() => self.push(which),
-            7 if !self.out.is_empty() => {
-                drop(self.out.swap_remove(which % self.out.len()));
-                self.dropped += 1;
-            }
+            4..8 if !self.out.is_empty() => self.push(which),
+            8 => self.restart(),
             _ => drop(self.take(which % 4 > 0)),
         }
     }
@@ -322,7 +355,8 @@ impl Play {
         assert_eq!(self.issued_at.len(), self.taken.len() + self.dropped + state.queued);
         assert_eq!(state.out, 0);
         if self.options.order == Order::Ticket {
-            assert!(self.taken.is_sorted());
+            let kept = (0..).map(Ticket).filter(|&ticket| !self.is_dropped(ticket));
+            assert!(kept.zip(&self.taken).all(|(expected, &got)| expected == got));
         }
         self.taken.sort_unstable();
         self.taken.dedup();
@@ -342,11 +376,131 @@ proptest! {
         batch in 1usize..5,
         max_staleness in 0usize..4,
         by_arrival: bool,
-        script in prop::collection::vec((0u8..10, any::<usize>()), 0..300),
+        drops in 2u64..9,
+        script in prop::collection::vec((0u8..11, any::<usize>()), 0..300),
     ) {
         let order = if by_arrival { Order::Arrival } else { Order::Ticket };
-        let mut play = Play::new(options(batch, max_staleness, order));
+        let mut play = Play::new(options(batch, max_staleness, order), drops);
         script.into_iter().for_each(|step| play.act(step));
         play.ends_well();
+    }
+}
+
+#[test]
+fn a_queue_settles_when_all_that_was_let_in_is_back() {
+    let (issuer, mut consumer) = queue(options(1, 1, Order::Ticket));
+    issue(&issuer).push("a").unwrap();
+    assert_eq!(consumer.take().unwrap(), ["a"]);
+    let message = consumer.settle().unwrap_err().to_string();
+    assert!(
+        message.ends_with(
+            "refit: 0 permits out, 1 more could be issued, 0 waiting for the trainer at version 0"
+        ),
+        "{message}"
+    );
+    let slow = issue(&issuer);
+    let message = consumer.settle().unwrap_err().to_string();
+    assert!(message.starts_with("trainer waited 0.0 s for all that was let in"), "{message}");
+    assert!(message.contains("ticket 1 is with the engine, 1 permits out, 0 more"), "{message}");
+    slow.push("b").unwrap();
+    consumer.settle().unwrap();
+    consumer.advance(WeightVersion(1));
+    assert_eq!(consumer.take().unwrap(), ["b"], "settling takes nothing");
+}
+
+#[test]
+fn a_dropped_permit_unsettles_the_queue_until_it_is_replaced() {
+    let (issuer, mut consumer) = queue(options(1, 1, Order::Arrival));
+    issue(&issuer).push("a").unwrap();
+    assert_eq!(consumer.take().unwrap(), ["a"]);
+    drop(issue(&issuer));
+    assert!(matches!(consumer.settle(), Err(QueueError::NotSettled { oldest: None, .. })));
+    issue(&issuer).push("b").unwrap();
+    consumer.settle().unwrap();
+    drop(issuer);
+    consumer.settle().unwrap();
+}
+
+#[test]
+fn nobody_settles_a_queue_whose_engine_is_gone() {
+    let (issuer, mut consumer) = queue(options(1, 1, Order::Ticket));
+    issue(&issuer).push(()).unwrap();
+    consumer.take().unwrap();
+    drop(issuer);
+    assert!(matches!(consumer.settle(), Err(QueueError::EngineGone { .. })));
+}
+
+#[test]
+fn a_closed_iteration_lets_nobody_in_until_it_is_opened() {
+    let (issuer, mut consumer) = queue(options(1, 0, Order::Ticket));
+    issue(&issuer).push(()).unwrap();
+    consumer.take().unwrap();
+    consumer.close(WeightVersion(1));
+    assert!(issuer.try_issue().unwrap().is_none());
+    assert_eq!(consumer.snapshot().iteration, 1);
+    consumer.open();
+    assert!(issuer.try_issue().unwrap().is_some());
+}
+
+#[test]
+fn a_snapshot_that_no_queue_can_have_left_is_refused_by_field() {
+    let good = QueueSnapshot {
+        iteration: 2,
+        version: WeightVersion(2),
+        next: Ticket(6),
+        dropped: 0,
+        ends: vec![Ticket(4)],
+        out: vec![Ticket(5)],
+        answered: vec![(Ticket(3), ())],
+    };
+    let options = options(2, 1, Order::Arrival);
+    assert!(restore(options, good.clone()).is_ok());
+    let said = |change: fn(&mut QueueSnapshot<()>)| {
+        let mut snapshot = good.clone();
+        change(&mut snapshot);
+        restore(options, snapshot).err().expect("refused").to_string()
+    };
+    for (change, expected) in [
+        (
+            (|s| s.next = Ticket(7)) as fn(&mut QueueSnapshot<()>),
+            "next must be 6: 2 batches of 2, 0 dropped, 1 out and 1 answered, got 7",
+        ),
+        (
+            |s| s.iteration = u64::MAX,
+            "next must be 36893488147419103232: 18446744073709551615 batches of 2, 0 dropped, 1 out and 1 answered, got 6",
+        ),
+        (
+            |s| s.out[0] = Ticket(3),
+            "out and answered must be different tickets below next (6), got 3",
+        ),
+        (
+            |s| s.out[0] = Ticket(6),
+            "out and answered must be different tickets below next (6), got 6",
+        ),
+        (|s| s.ends = vec![Ticket(7)], "ends must be in order, up to next (6), got 7"),
+        (
+            |s| s.ends = vec![Ticket(2), Ticket(4)],
+            "ends must be at most max_staleness (1) tickets, got 2",
+        ),
+        (
+            |s| (s.next, s.dropped) = (Ticket(1 << 40), (1 << 40) - 6),
+            "the oldest of out and answered must be within 1048576 tickets of next (1099511627776), got 3",
+        ),
+        (
+            |s| {
+                (s.iteration, s.next, s.out) =
+                    (0, Ticket(5), (0..5).map(Ticket).filter(|t| t.0 != 3).collect())
+            },
+            "out and answered must be at most 4 below ticket 5, got 5",
+        ),
+        (
+            |s| {
+                (s.iteration, s.next, s.out, s.ends) =
+                    (1, Ticket(5), vec![Ticket(1), Ticket(2)], vec![Ticket(4)])
+            },
+            "out and answered must be at most 2 below ticket 4, got 3",
+        ),
+    ] {
+        assert_eq!(said(change), format!("queue snapshot: {expected}"));
     }
 }

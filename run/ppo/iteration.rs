@@ -1,6 +1,6 @@
 //! The algorithm box, iteration by iteration.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::{
     data::PromptSample,
     engine::{Engine, RefitReport},
     model::Model,
-    rollout::{Consumer, Rollout},
+    rollout::{Consumer, QueueSnapshot, Rollout, WeightVersion},
     run::{
         Metrics, RunDirectory, canary::Canary, generator::Answered, models, record::Lane, resume,
         reward::RewardSource, session::Session,
@@ -36,7 +36,9 @@ pub(super) struct PpoRun<'a, 'o> {
     /// begins: the engine generates while the last one's checkpoint is written.
     pub(super) busy_before: f64,
     pub(super) canary: Canary,
-    pub(super) consumer: Consumer<Answered>,
+    pub(super) consumer: Consumer<Arc<Answered>>,
+    /// The queue as the latest iteration left it: what a checkpoint keeps of it.
+    pub(super) queued: QueueSnapshot<Arc<Answered>>,
     pub(super) session: Session<'o>,
 }
 
@@ -79,7 +81,8 @@ impl PpoRun<'_, '_> {
         let rewards = self.reward.score(&answered, self.prompts)?;
         watch.lap(Lane::Score, "reward")?;
 
-        let rollouts: Vec<Rollout> = answered.into_iter().flat_map(|one| one.rollouts).collect();
+        let rollouts: Vec<Rollout> =
+            answered.into_iter().flat_map(|one| Arc::unwrap_or_clone(one).rollouts).collect();
         let trajectories = self.trainer.score(&rollouts, &rewards)?;
         metrics.extend(trajectories.stats.metrics().into_iter().collect());
         watch.lap(Lane::Score, "score")?;
@@ -87,6 +90,9 @@ impl PpoRun<'_, '_> {
         let stats = self.trainer.update(&trajectories)?;
         metrics.extend(stats.metrics().into_iter().collect());
         watch.lap(Lane::Train, "update")?;
+
+        self.settle()?;
+        watch.lap(Lane::Wait, "settle")?;
 
         let refit = self.refit()?;
         metrics.extend(refit_metrics(&refit));
@@ -96,10 +102,7 @@ impl PpoRun<'_, '_> {
         watch.lap(Lane::Refit, "canary")?;
 
         self.busy_before = self.engine.stats().busy_seconds;
-        // After the last iteration nobody takes what this would let in.
-        if iteration < self.config.ppo.iterations {
-            self.consumer.advance(refit.version);
-        }
+        self.end(iteration, refit.version);
 
         self.write_samples(iteration, &rollouts, &rewards)?;
         let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
@@ -113,6 +116,25 @@ impl PpoRun<'_, '_> {
     /// Passes on what the engine has to say.
     fn say_notes(&mut self) -> Result<()> {
         self.session.notes(&self.engine.take_notes())
+    }
+
+    /// Waits, where runs are to repeat, until no prompt is with the engine: which weights answer it is then no matter of
+    /// time.
+    fn settle(&mut self) -> Result<()> {
+        if self.config.queue.settles() {
+            self.consumer.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the iteration for the queue, and lets the engine begin the next while this one is written down.
+    fn end(&mut self, iteration: u64, version: WeightVersion) {
+        self.consumer.close(version);
+        self.queued = self.consumer.snapshot();
+        // After the last iteration nobody takes what this would let in.
+        if iteration < self.config.ppo.iterations {
+            self.consumer.open();
+        }
     }
 
     /// Lets the engine see the policy as it now is.

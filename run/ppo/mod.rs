@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     config::PpoConfig,
-    data::{Cursor, PromptSample},
-    rollout::{QueueOptions, Ticket, WeightVersion, queue},
+    data::PromptSample,
+    rollout::{QueueOptions, QueueSnapshot, Ticket, WeightVersion, restore},
 };
 use iteration::PpoRun;
 
@@ -80,21 +80,26 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     let busy_before = engine.stats().busy_seconds;
 
     let batch = config.ppo.prompts_per_iteration;
-    let (issuer, consumer) = queue(QueueOptions {
-        batch,
-        max_staleness: config.queue.max_staleness(),
-        order: config.queue.order,
-        deadline: Duration::from_secs_f64(config.engine.deadline_seconds),
+    let queued = QueueSnapshot {
+        iteration: done,
         version: WeightVersion(done),
-        first: Ticket(done * batch as u64),
-    });
-    let mut order = order(&config.data, config.seed, prompts.len());
-    order.seek(Cursor::after(done * batch as u64, prompts.len()))?;
+        next: Ticket(done * batch as u64),
+        ..QueueSnapshot::default()
+    };
+    let (issuer, mut consumer) = restore(
+        QueueOptions {
+            batch,
+            max_staleness: config.queue.max_staleness(),
+            order: config.queue.order,
+            deadline: Duration::from_secs_f64(config.engine.deadline_seconds),
+        },
+        queued,
+    )?;
     let generator = Generator {
         engine: engine.clone(),
         issuer,
         prompts: &prompts,
-        order,
+        order: order(&config.data, config.seed, prompts.len()),
         sampling: Arc::new(
             config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32),
         ),
@@ -109,6 +114,7 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         engine,
         busy_before,
         canary,
+        queued: consumer.snapshot(),
         consumer,
         session,
     };
