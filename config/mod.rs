@@ -14,6 +14,7 @@
 
 mod error;
 mod explain;
+mod mismatch;
 mod ppo;
 mod queue;
 mod reward_model;
@@ -27,6 +28,7 @@ use std::{fs, path::Path};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use error::{Error, Violation};
+pub use mismatch::{MismatchAction, MismatchConfig};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
 pub use queue::{Mode, QueueConfig};
 pub use reward_model::RewardModelConfig;

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, ComputeDtype, Config, LogConfig, QueueConfig, SamplingConfig, Violation,
+    CheckpointConfig, ComputeDtype, Config, LogConfig, MismatchAction, MismatchConfig, QueueConfig,
+    SamplingConfig, Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
     data::DataConfig,
     engine::{EngineConfig, Error as EngineError},
     trainer::config::{
-        Device, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig,
-        ValueInit,
+        Apply, Device, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions,
+        ScheduleConfig, ValueInit,
     },
 };
 
@@ -49,6 +50,9 @@ pub struct PpoConfig {
     /// How generation and training take turns.
     #[serde(default)]
     pub queue: QueueConfig,
+    /// How far engine and trainer may be apart.
+    #[serde(default)]
+    pub mismatch: MismatchConfig,
     /// How the engine is set up.
     #[serde(default)]
     pub engine: EngineConfig,
@@ -127,6 +131,9 @@ impl Config for PpoConfig {
             };
         }
         self.queue.max_staleness = Some(self.queue.max_staleness());
+        let weighted = self.queue.overlaps() && self.ppo.old_logprobs == OldLogprobs::Recompute;
+        let apply = if weighted { Apply::Always } else { Apply::OnMismatch };
+        self.ppo.correction.apply.get_or_insert(apply);
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -145,6 +152,8 @@ impl Config for PpoConfig {
         self.sampling.validate()?;
         self.engine.validate().map_err(engine_violation)?;
         self.queue.validate(self.engine.refit_in_flight)?;
+        self.mismatch.validate()?;
+        self.validate_mismatch()?;
         self.validate_threads()?;
         self.validate_reward()?;
         self.validate_sampling()
@@ -182,6 +191,32 @@ impl Config for PpoConfig {
 }
 
 impl PpoConfig {
+    /// Says why engine and trainer cannot be asked to agree on log-probs, where that is so.
+    pub fn not_comparable(&self) -> Option<&'static str> {
+        let (ppo, sampling) = (&self.ppo, &self.sampling);
+        if ppo.old_logprobs == OldLogprobs::Rollout {
+            Some("ppo.old_logprobs is \"rollout\"")
+        } else if sampling.cuts_off() {
+            Some("sampling has top_k, top_p, min_p, repetition_penalty or min_new_tokens")
+        } else if ppo.logprob_temperature == LogprobTemperature::One && sampling.temperature != 1.0
+        {
+            Some("ppo.logprob_temperature is \"one\" and sampling.temperature is not")
+        } else {
+            None
+        }
+    }
+
+    /// Checks that a gate which is to act has something to look at.
+    fn validate_mismatch(&self) -> Result<(), Violation> {
+        let reason = self.not_comparable().unwrap_or_default();
+        Violation::unless(
+            reason.is_empty() || self.mismatch.action == MismatchAction::Warn,
+            "mismatch.action",
+            format!("\"warn\" where {reason}, for nothing can be compared then"),
+            format!("{:?}", self.mismatch.action.name()),
+        )
+    }
+
     /// Checks that the engine leaves the trainer a thread.
     fn validate_threads(&self) -> Result<(), Violation> {
         let shared_out = self.queue.overlaps() && self.threads > 0;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::trainer::config::Device;
+use crate::trainer::config::{Apply, Device};
 
 const SFT: &str = r#"
 output_dir = "runs/sft"
@@ -242,4 +242,60 @@ fn the_tensorrt_llm_sections_are_checked_and_spelled_out() {
     }
     let refused = refusal::<PpoConfig>(PPO, &["engine.backend=tensorrt-llm"]);
     assert!(refused.contains("engine.tensorrt_llm.engine_dir must be the directory"), "{refused}");
+}
+
+#[test]
+fn weights_act_in_every_iteration_where_samples_are_stale() {
+    let applied = |overrides: &[&str]| {
+        let config: PpoConfig = read(PPO, overrides).unwrap();
+        let text = to_toml(&config);
+        assert_eq!(read::<PpoConfig>(&text, &[]).unwrap(), config, "{text}");
+        assert!(text.contains("[ppo.correction]\napply = \"") && text.contains("[mismatch]\n"));
+        config.ppo.correction.apply.unwrap()
+    };
+    assert_eq!(applied(&[]), Apply::OnMismatch);
+    for mode in ["one_step_off", "async"] {
+        let mode = format!("queue.mode={mode}");
+        assert_eq!(applied(&[&mode, "threads=2"]), Apply::Always);
+        let unweighted = "ppo.correction.apply=on_mismatch";
+        assert_eq!(applied(&[&mode, "threads=2", unweighted]), Apply::OnMismatch);
+        // The ratio itself starts from what sampled.
+        assert_eq!(applied(&[&mode, "threads=2", "ppo.old_logprobs=rollout"]), Apply::OnMismatch);
+    }
+}
+
+#[test]
+fn corrections_and_gates_are_checked_and_named() {
+    let table: [(&[&str], &str); 7] = [
+        (&["ppo.correction.high=0.9"], "ppo.correction.high must be a number from 1 up, got 0.9"),
+        (
+            &["ppo.correction.level=geometric"],
+            "ppo.correction.rule must be mask where correction.level is `geometric`, got truncate",
+        ),
+        (
+            &["ppo.old_logprobs=rollout", "ppo.correction.apply=always"],
+            "ppo.correction.apply must be on_mismatch where old_logprobs is `rollout`, got always",
+        ),
+        (&["mismatch.kl=-1.0"], "mismatch.kl must be a number from 0 up, got -1"),
+        (
+            &["mismatch.mult_prob_error=0.5"],
+            "mismatch.mult_prob_error must be a number from 1 up, or 0 for off, got 0.5",
+        ),
+        (&["mismatch.ess=2.0"], "mismatch.ess must be from 0 to 1, got 2"),
+        (
+            &["mismatch.action=stop", "ppo.old_logprobs=rollout"],
+            "mismatch.action must be \"warn\" where ppo.old_logprobs is \"rollout\", for nothing can be compared then, \
+             got \"stop\"",
+        ),
+    ];
+    for (overrides, said) in table {
+        assert_eq!(refusal::<PpoConfig>(PPO, overrides), said);
+    }
+    let hot = ["ppo.logprob_temperature=one", "sampling.temperature=0.7"];
+    for reason in [&hot[..], &["sampling.top_k=5"]] {
+        assert!(read::<PpoConfig>(PPO, reason).unwrap().not_comparable().is_some());
+        let stop = [reason, &["mismatch.action=stop"]].concat();
+        assert!(refusal::<PpoConfig>(PPO, &stop).starts_with("mismatch.action must be \"warn\""));
+    }
+    assert_eq!(read::<PpoConfig>(PPO, &["mismatch.action=stop"]).unwrap().not_comparable(), None);
 }

@@ -19,6 +19,8 @@ mod latest;
 pub mod machine;
 mod metrics;
 #[cfg(feature = "libtorch")]
+mod mismatch;
+#[cfg(feature = "libtorch")]
 mod models;
 mod observer;
 #[cfg(feature = "libtorch")]
@@ -48,6 +50,8 @@ pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
 pub use engine_verify::{Row, Verification, Verified, verify};
 pub use latest::model_directory;
 pub use metrics::Metrics;
+#[cfg(feature = "libtorch")]
+pub use mismatch::{Breach, MismatchError, Threshold};
 pub use observer::{Observer, Silent};
 #[cfg(feature = "libtorch")]
 pub use ppo::{PpoOutcome, ppo};

@@ -16,6 +16,14 @@ pub struct Term {
     pub clipped: bool,
 }
 
+impl Term {
+    /// Returns the term times a number that is no function of what the model computed.
+    #[must_use]
+    pub fn times(self, constant: f64) -> Self {
+        Self { loss: self.loss * constant, gradient: self.gradient * constant, ..self }
+    }
+}
+
 /// How far the policy may move from the old one before a token loses its gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RatioClip {

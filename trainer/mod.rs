@@ -6,6 +6,7 @@
 pub mod advantage;
 pub mod batch;
 pub mod config;
+pub mod correction;
 mod error;
 pub mod kl;
 pub mod learner;

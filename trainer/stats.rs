@@ -82,9 +82,26 @@ impl RunningMoments {
     }
 }
 
-/// How far the trainer's log-probs lie from those the engine sampled with, over all loss tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Returns how many equally weighted tokens weighted ones are worth, as a share of their number (Kong, 1992):
+/// `(sum w)^2 / (n sum w^2)`. 1 where they are equal or there are none, 0 where all of them are 0.
+pub fn effective_sample_size(weights: &[f32]) -> f64 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for &weight in weights {
+        sum += f64::from(weight);
+        squares += f64::from(weight).powi(2);
+    }
+    match weights.len() {
+        0 => 1.0,
+        _ if squares == 0.0 => 0.0,
+        n => sum * sum / (n as f64 * squares),
+    }
+}
+
+/// How far the trainer's log-probs lie from those the engine sampled with. A log-prob that is no number makes them NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mismatch {
+    /// Share of the iteration's loss tokens that were compared.
+    pub share: f64,
     /// Mean of `|old - rollout|` (nats).
     pub mean: f64,
     /// Largest of them.
@@ -93,30 +110,68 @@ pub struct Mismatch {
     pub kl: f64,
     /// Mean of `exp(|old - rollout|)`: NeMo's token_mult_prob_error, 1 is perfect.
     pub mult_prob_error: f64,
+    /// Effective sample size of the weights `exp(old - rollout)`, as a share of the tokens.
+    pub ess: f64,
     /// Pearson correlation of the probabilities; 1 where either does not vary.
     pub correlation: f64,
 }
 
+/// Larger differences are as bad as this one; their exponentials would leave the range of numbers.
+const MAX_EXPONENT: f64 = 20.0;
+
 impl Mismatch {
-    /// Compares the two.
+    /// Compares the two on the tokens that are `among` those asked about, or returns `None` where there are none.
     ///
     /// # Panics
     /// If the slices differ in length.
-    pub fn between(old_logprobs: &[f32], rollout_logprobs: &[f32]) -> Self {
+    pub fn between(
+        old_logprobs: &[f32],
+        rollout_logprobs: &[f32],
+        among: impl Fn(usize) -> bool,
+    ) -> Option<Self> {
         assert_eq!(old_logprobs.len(), rollout_logprobs.len(), "one log-prob per token of both");
-        if old_logprobs.is_empty() {
-            return Self { mult_prob_error: 1.0, correlation: 1.0, ..Self::default() };
+        let tokens = (0..old_logprobs.len()).filter(|&t| among(t));
+        let (old, rollout): (Vec<f32>, Vec<f32>) =
+            tokens.map(|t| (old_logprobs[t], rollout_logprobs[t])).unzip();
+        if old.is_empty() {
+            return None;
         }
-        let n = old_logprobs.len() as f64;
-        let mut sum = Self::default();
-        for (&old, &rollout) in old_logprobs.iter().zip(rollout_logprobs) {
+        let n = old.len() as f64;
+        let (mut mean, mut max, mut kl, mut mult_prob_error) = (0.0, 0.0, 0.0, 0.0);
+        let mut weights = Vec::with_capacity(old.len());
+        for (&old, &rollout) in old.iter().zip(&rollout) {
             let d = f64::from(old) - f64::from(rollout);
-            sum.mean += d.abs() / n;
-            sum.max = sum.max.max(d.abs());
-            sum.kl += (d.exp_m1() - d) / n;
-            sum.mult_prob_error += d.abs().exp() / n;
+            mean += d.abs() / n;
+            // f64::max would pass over NaN.
+            max = if d.abs() > max || d.is_nan() { d.abs() } else { max };
+            let d = d.clamp(-MAX_EXPONENT, MAX_EXPONENT);
+            kl += (d.exp_m1() - d) / n;
+            mult_prob_error += d.abs().exp() / n;
+            weights.push(d.exp() as f32);
         }
-        Self { correlation: correlation(old_logprobs, rollout_logprobs), ..sum }
+        Some(Self {
+            share: n / old_logprobs.len() as f64,
+            mean,
+            max,
+            kl,
+            mult_prob_error,
+            ess: effective_sample_size(&weights),
+            correlation: correlation(&old, &rollout),
+        })
+    }
+
+    /// Returns the metrics that say so under a prefix.
+    pub fn metrics(&self, prefix: &str) -> Vec<(String, f64)> {
+        let named = [
+            ("dlogp_mean", self.mean),
+            ("dlogp_max", self.max),
+            ("kl", self.kl),
+            ("mult_prob_error", self.mult_prob_error),
+            ("ess", self.ess),
+            ("correlation", self.correlation),
+            ("share", self.share),
+        ];
+        named.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value)).collect()
     }
 }
 
@@ -170,23 +225,46 @@ mod tests {
     }
 
     #[test]
+    fn effective_sample_sizes_agree_with_the_table() {
+        close(effective_sample_size(&[0.5; 7]), 1.0);
+        close(effective_sample_size(&[1.0, 0.0, 0.0, 0.0]), 0.25);
+        close(effective_sample_size(&[1.0, 2.0, 3.0]), 36.0 / 42.0);
+        assert_eq!(effective_sample_size(&[0.0; 3]), 0.0);
+        assert_eq!(effective_sample_size(&[]), 1.0);
+    }
+
+    #[test]
     fn equal_log_probs_have_no_mismatch() {
         let logprobs = [-0.1, -2.0, -0.7];
-        let none = Mismatch { mult_prob_error: 1.0, ..Mismatch::default() };
-        let got = Mismatch::between(&logprobs, &logprobs);
+        let got = Mismatch::between(&logprobs, &logprobs, |_| true).unwrap();
         close(got.correlation, 1.0);
-        assert_eq!(Mismatch { correlation: 0.0, ..got }, none);
-        assert_eq!(Mismatch::between(&[], &[]).mult_prob_error, 1.0);
+        assert_eq!((got.mean, got.max, got.kl), (0.0, 0.0, 0.0));
+        assert_eq!((got.mult_prob_error, got.ess, got.share), (1.0, 1.0, 1.0));
+        assert_eq!(Mismatch::between(&logprobs, &logprobs, |_| false), None);
     }
 
     #[test]
     fn mismatch_agrees_with_the_table() {
-        // d = 0.5, -0.1: |d| mean 0.3; exp(|d|) mean (1.6487213 + 1.1051709) / 2; k3 (0.1487213 + 0.0048374) / 2.
-        let got = Mismatch::between(&[-1.0, -2.1], &[-1.5, -2.0]);
+        // d = 0.5, -0.1: |d| mean 0.3; exp(|d|) mean (1.6487213 + 1.1051709) / 2; k3 (0.1487213 + 0.0048374) / 2;
+        // weights 1.6487213 and 0.9048374: their sum's square 6.5206615, their squares' sum 3.5370126.
+        let among = |t| t != 1;
+        let got = Mismatch::between(&[-1.0, -9.0, -2.1], &[-1.5, -1.0, -2.0], among).unwrap();
+        close(got.share, 2.0 / 3.0);
         close(got.mean, 0.3);
         close(got.max, 0.5);
         close(got.mult_prob_error, 1.376_946_1);
         close(got.kl, 0.076_779_3);
+        close(got.ess, 0.921_775_4);
         close(got.correlation, 1.0);
+    }
+
+    #[test]
+    fn a_log_prob_that_is_no_number_shows() {
+        for at in 0..2 {
+            let mut old = [-1.0, -2.0];
+            old[at] = f32::NAN;
+            let got = Mismatch::between(&old, &[-1.0, -2.0], |_| true).unwrap();
+            assert!([got.mean, got.max, got.kl, got.ess].iter().all(|x| x.is_nan()), "{got:?}");
+        }
     }
 }

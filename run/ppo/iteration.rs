@@ -16,10 +16,17 @@ use crate::{
     model::Model,
     rollout::{Consumer, QueueSnapshot, Rollout, WeightVersion},
     run::{
-        Metrics, RunDirectory, canary::Canary, generator::Answered, models, record::Lane, resume,
-        reward::RewardSource, session::Session,
+        Metrics, RunDirectory,
+        canary::Canary,
+        generator::Answered,
+        mismatch::Gate,
+        models,
+        record::{EntryKind, Lane},
+        resume,
+        reward::RewardSource,
+        session::Session,
     },
-    trainer::reward::Reward,
+    trainer::{ppo::Trajectories, reward::Reward},
 };
 
 /// A run under way.
@@ -36,6 +43,7 @@ pub(super) struct PpoRun<'a, 'o> {
     /// begins: the engine generates while the last one's checkpoint is written.
     pub(super) busy_before: f64,
     pub(super) canary: Canary,
+    pub(super) gate: Gate,
     pub(super) consumer: Consumer<Arc<Answered>>,
     /// The queue as the latest iteration left it: what a checkpoint keeps of it.
     pub(super) queued: QueueSnapshot<Arc<Answered>>,
@@ -83,7 +91,8 @@ impl PpoRun<'_, '_> {
 
         let rollouts: Vec<Rollout> =
             answered.into_iter().flat_map(|one| Arc::unwrap_or_clone(one).rollouts).collect();
-        let trajectories = self.trainer.score(&rollouts, &rewards)?;
+        let mut trajectories = self.trainer.score(&rollouts, &rewards)?;
+        metrics.extend(self.pass_gate(iteration, &mut trajectories)?);
         metrics.extend(trajectories.stats.metrics().into_iter().collect());
         watch.lap(Lane::Score, "score")?;
 
@@ -135,6 +144,21 @@ impl PpoRun<'_, '_> {
         if iteration < self.config.ppo.iterations {
             self.consumer.open();
         }
+    }
+
+    /// Looks at how far engine and trainer are apart before anything is trained on what came of it.
+    fn pass_gate(&mut self, iteration: u64, trajectories: &mut Trajectories) -> Result<Metrics> {
+        let judgement = self.gate.judge(iteration, &trajectories.stats)?;
+        if judgement.correct {
+            self.trainer.correct(trajectories);
+        }
+        if let Some(note) = judgement.note {
+            let apart = judgement.breaches.is_some_and(|breaches| breaches > 0);
+            let kind = if apart { EntryKind::Warning } else { EntryKind::Note };
+            self.session.journal(kind, Some("mismatch"), &note)?;
+        }
+        let breaches = judgement.breaches.map(|breaches| ("parity/breaches", breaches as f64));
+        Ok(breaches.into_iter().collect())
     }
 
     /// Lets the engine see the policy as it now is.

@@ -12,6 +12,7 @@ use super::{
     batches::order,
     canary::Canary,
     generator::Generator,
+    mismatch::Gate,
     models,
     placement::Placement,
     record::EntryKind,
@@ -73,6 +74,9 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     if config.queue.overlaps() {
         session.note(&placement.describe())?;
     }
+    if let Some(reason) = config.not_comparable() {
+        session.note(&format!("[mismatch] gates nothing: {reason}"))?;
+    }
     if done > 0 {
         session.directory.rewind(done)?;
         session.journal(EntryKind::Resume, None, &format!("resumed after iteration {done}"))?;
@@ -114,6 +118,7 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         engine,
         busy_before,
         canary,
+        gate: Gate::new(config),
         queued: consumer.snapshot(),
         consumer,
         session,

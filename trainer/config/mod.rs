@@ -4,6 +4,7 @@
 //! `validate` checks what serde cannot: ranges, and options that contradict each other. A 0 switches an option off where
 //! its documentation says so.
 
+mod correction;
 mod device;
 mod optimizer;
 mod ppo;
@@ -11,6 +12,7 @@ mod reward_model;
 mod schedule;
 mod sft;
 
+pub use correction::{Apply, BoundRule, CorrectionOptions, RatioLevel};
 pub use device::Device;
 pub use optimizer::OptimizerConfig;
 pub use ppo::{

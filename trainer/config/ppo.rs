@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionError, at_least_one, ensure, not_negative, positive, share};
+use super::{CorrectionOptions, OptionError, at_least_one, ensure, not_negative, positive, share};
 use crate::trainer::{batch::Normalization, kl::KlEstimator};
 
 /// A habit of the field, which sets `epochs` and `gae_lambda` where they are not given.
@@ -31,10 +31,12 @@ pub enum KlPlace {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OldLogprobs {
-    /// The trainer's own, computed before the first optimizer step: the first ratio is exactly 1.
+    /// The trainer's own, computed before the first optimizer step: the first ratio is exactly 1. How far the engine's
+    /// are from them is measured, and `correction` weights tokens by it.
     #[default]
     Recompute,
-    /// The engine's, noted while sampling: one forward pass fewer, and the ratio corrects for the engine's numerics.
+    /// The engine's, noted while sampling: one forward pass fewer, and the ratio corrects for the engine's numerics, within
+    /// its clip. Nothing is measured (no `parity/` metrics), gated or weighted.
     Rollout,
 }
 
@@ -102,7 +104,7 @@ pub struct PpoOptions {
     /// Bounds the loss of a token with negative advantage by this times its advantage (Ye et al., 2020); above 1.
     /// Default 0: off; usual 3.
     pub dual_clip: f64,
-    /// The exponent of the ratio is kept within plus and minus this. Default 20.
+    /// The exponents of the ratio and of importance weights are kept within plus and minus this. Default 20.
     pub max_log_ratio: f64,
     /// Weight of the policy's entropy, which is added to what is maximised. Default 0.
     pub entropy_coef: f64,
@@ -158,6 +160,10 @@ pub struct PpoOptions {
     pub reward_clip: f64,
     /// How scores are brought to a common scale. Default `none`.
     pub score_normalization: ScoreNormalization,
+
+    /// How tokens are weighted that another policy sampled than the one that learns from them: older weights, or an
+    /// engine that computes otherwise.
+    pub correction: CorrectionOptions,
 }
 
 impl Default for PpoOptions {
@@ -197,6 +203,7 @@ impl Default for PpoOptions {
             missing_eos_penalty: 0.0,
             reward_clip: 0.0,
             score_normalization: ScoreNormalization::None,
+            correction: CorrectionOptions::default(),
         }
     }
 }
@@ -259,6 +266,7 @@ impl PpoOptions {
         self.validate_policy()?;
         self.validate_values()?;
         self.validate_kl()?;
+        self.validate_correction()?;
         not_negative("missing_eos_penalty", self.missing_eos_penalty)?;
         not_negative("reward_clip", self.reward_clip)
     }
@@ -297,6 +305,17 @@ impl PpoOptions {
         positive("max_log_ratio", self.max_log_ratio)?;
         not_negative("entropy_coef", self.entropy_coef)?;
         not_negative("target_kl", self.target_kl)
+    }
+
+    fn validate_correction(&self) -> Result<(), OptionError> {
+        self.correction.validate()?;
+        // The weights would be 1, each of them.
+        ensure(
+            self.old_logprobs == OldLogprobs::Recompute || !self.correction.is_always(),
+            "correction.apply",
+            "on_mismatch where old_logprobs is `rollout`",
+            "always",
+        )
     }
 
     fn validate_values(&self) -> Result<(), OptionError> {
@@ -388,6 +407,10 @@ mod tests {
         assert_eq!(
             rule_broken_by("dual_clip = 0.5"),
             "dual_clip must be above 1, or 0 for off, got 0.5"
+        );
+        assert_eq!(
+            rule_broken_by("old_logprobs = 'rollout'\ncorrection.apply = 'always'"),
+            "correction.apply must be on_mismatch where old_logprobs is `rollout`, got always"
         );
         assert_eq!(rule_broken_by("gamma = nan"), "gamma must be from 0 to 1, got NaN");
     }

@@ -6,14 +6,16 @@
 //!     score   old, reference log-probs and values of every token        over fixed micro-batches
 //!             r_t = -kl_coef kl_t, and the score at the last token
 //!             advantages and returns by GAE; whiten the advantages
+//!             w_t = exp(old - rollout), bounded                        where a correction acts, else 1
 //!     update  for each epoch, for each mini-batch
 //!                 critic  follows  1/2 max((V - R)^2, (clip(V) - R)^2)
-//!                 policy  follows  max(-A r, -A clip(r))               r = exp(logprob - old)
+//!                 policy  follows  w max(-A r, -A clip(r))             r = exp(logprob - old)
 //! ```
 //!
 //! Everything is per completion token, the stop token included; prompts carry no loss. The value and the log-prob of
 //! token `t` both come from the row of token `t - 1`. Because both passes of the box run over the same micro-batches,
-//! the ratio is exactly 1 until the weights first move; see [`super::batch`].
+//! the ratio is exactly 1 until the weights first move; see [`super::batch`]. Where `w` acts in every iteration, this is
+//! the decoupled objective; see [`super::correction`].
 
 mod stats;
 mod trajectories;
@@ -40,7 +42,7 @@ use super::{
     reward::{Reward, ScoreShaper},
     schedule::Schedule,
 };
-use crate::rollout::Rollout;
+use crate::rollout::{Rollout, WeightVersion};
 
 /// The models of PPO.
 pub struct PpoModels<P, C> {
@@ -171,7 +173,25 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         }
         let shaped = self.state.shaper.shape(rollouts.rewards, &rollouts.ended());
         let coef = self.state.kl.coef();
-        Ok(Trajectories::new(&rollouts, plan, scored, &shaped, (options, coef)))
+        let stale = rollouts.stale(&plan, self.version());
+        let mut trajectories = Trajectories::new(&rollouts, plan, scored, &shaped, (options, coef));
+        if options.old_logprobs == OldLogprobs::Recompute {
+            trajectories.compare(&stale);
+        }
+        if options.correction.is_always() {
+            self.correct(&mut trajectories);
+        }
+        Ok(trajectories)
+    }
+
+    /// Weights the tokens of trajectories by how probable the policy and the engine thought them, as `correction` says.
+    pub fn correct(&self, trajectories: &mut Trajectories) {
+        trajectories.correct(&self.setup.options);
+    }
+
+    /// Returns the version of the weights that are to learn: a refit follows each iteration.
+    pub fn version(&self) -> WeightVersion {
+        WeightVersion(self.state.iteration)
     }
 
     /// Learns from an iteration's trajectories.
@@ -330,7 +350,7 @@ impl PolicyLoss {
     /// Returns the loss's derivatives with respect to a micro-batch's log-probs and entropies.
     ///
     /// ```text
-    /// loss_t = weight_t (surrogate_t + kl_coef kl_t - entropy_coef H_t)        the KL only where it is in the loss
+    /// loss_t = weight_t (w_t surrogate_t + kl_coef kl_t - entropy_coef H_t)    the KL only where it is in the loss
     /// ```
     fn gradients(
         &self,
@@ -345,7 +365,8 @@ impl PolicyLoss {
                 (f64::from(out.logprobs[n]), f64::from(trajectories.old_logprobs[t]));
             let weight = f64::from(trajectories.policy_weights[t]);
             let advantage = trajectories.advantages[t].into();
-            let mut term = clipped_surrogate(logprob, old, advantage, &self.clip);
+            let importance = trajectories.importance_weights[t].into();
+            let mut term = clipped_surrogate(logprob, old, advantage, &self.clip).times(importance);
             let surrogate = term.loss;
             if let Some((estimator, coef)) = self.kl {
                 let reference = trajectories.ref_logprobs[t].into();

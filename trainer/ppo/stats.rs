@@ -1,6 +1,7 @@
 //! What scoring and updating looked like, under the names that dashboards know.
 
 use crate::trainer::{
+    correction::CorrectionStats,
     loss::Term,
     stats::{Mismatch, RunningMoments, Summary},
 };
@@ -30,16 +31,34 @@ pub struct ScoreStats {
     pub advantages: Summary,
     /// How much of the returns' variance the values explain.
     pub explained_variance: f64,
-    /// Engine against trainer.
-    pub mismatch: Mismatch,
+    /// Engine against trainer, over the tokens that the engine sampled with the weights that are to learn. `None` without
+    /// such tokens, and where the old log-probs are the engine's.
+    pub mismatch: Option<Mismatch>,
+    /// The same over the tokens of older weights: what both the optimizer steps since and the engine differ by.
+    pub staleness: Option<Mismatch>,
+    /// The importance weights, where they act.
+    pub correction: Option<CorrectionStats>,
 }
 
 impl ScoreStats {
     /// Returns the metrics: TRL's names for objectives, verl's for lengths and the critic.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+    pub fn metrics(&self) -> Vec<(String, f64)> {
+        let mut metrics: Vec<(String, f64)> =
+            self.rollouts().into_iter().map(|(name, value)| (name.into(), value)).collect();
+        for (prefix, compared) in [("parity", &self.mismatch), ("staleness", &self.staleness)] {
+            metrics.extend(compared.iter().flat_map(|compared| compared.metrics(prefix)));
+        }
+        let active = f64::from(u8::from(self.correction.is_some()));
+        metrics.push(("correction/active".into(), active));
+        let weights = self.correction.iter().flat_map(CorrectionStats::metrics);
+        metrics.extend(weights.map(|(name, value)| (name.into(), value)));
+        metrics
+    }
+
+    fn rollouts(&self) -> [(&'static str, f64); 16] {
         let lengths = Summary::of(&self.lengths);
         let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
-        vec![
+        [
             ("objective/kl", self.kl),
             ("objective/entropy", self.entropy),
             ("objective/non_score_reward", self.non_score_reward),
@@ -56,11 +75,6 @@ impl ScoreStats {
             ("critic/advantages/mean", self.advantages.mean),
             ("critic/advantages/std", self.advantages.std),
             ("critic/vf_explained_var", self.explained_variance),
-            ("parity/dlogp_mean", self.mismatch.mean),
-            ("parity/dlogp_max", self.mismatch.max),
-            ("parity/kl", self.mismatch.kl),
-            ("parity/mult_prob_error", self.mismatch.mult_prob_error),
-            ("parity/correlation", self.mismatch.correlation),
         ]
     }
 }

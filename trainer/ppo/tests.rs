@@ -1,3 +1,5 @@
+mod correction;
+
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -104,7 +106,7 @@ fn nothing_moves_before_the_first_optimizer_step() {
     let trajectories = ppo.score(&rollouts, &rewards(&rollouts)).unwrap();
     assert_eq!(trajectories.stats.kl, 0.0);
     assert_eq!(trajectories.old_logprobs, trajectories.ref_logprobs);
-    assert_eq!(trajectories.stats.mismatch.max, 0.0);
+    assert_eq!(trajectories.stats.mismatch.unwrap().max, 0.0);
     let stats = ppo.update(&trajectories).unwrap();
     assert_eq!(stats.first_ratio_error, 0.0);
     assert!(stats.ratio_variance > 0.0 && stats.approx_kl > 0.0, "the later steps do move");
@@ -386,6 +388,16 @@ fn what_cannot_be_trained_on_is_refused_by_name() {
     assert_eq!(
         refused(&short, Reward::Score(0.0)),
         "the log-probs of prompt 7, sample 0 must be as many as its tokens, got 1"
+    );
+    let endless = Rollout { rollout_logprobs: vec![-1.0, f32::NEG_INFINITY], ..good.clone() };
+    assert_eq!(
+        refused(&endless, Reward::Score(0.0)),
+        "a log-prob of prompt 7, sample 0 must be finite, got -inf"
+    );
+    let undated = Rollout { versions: Vec::new(), ..good.clone() };
+    assert_eq!(
+        refused(&undated, Reward::Score(0.0)),
+        "the version spans of prompt 7, sample 0 must be of as many tokens as it has, got 0"
     );
     assert!(ppo.score(&[good], &[]).is_err());
 }

@@ -2,12 +2,13 @@
 
 use super::ScoreStats;
 use crate::{
-    rollout::Rollout,
+    rollout::{Rollout, WeightVersion},
     trainer::{
         Error,
         advantage::{Mean, gae, whiten},
         batch::{MaskedSequence, Plan},
         config::{KlPlace, PpoOptions},
+        correction::{CorrectionStats, ImportanceWeights, importance_weights},
         kl::KlEstimator,
         reward::{Reward, token_rewards},
         stats::{Mismatch, Summary, explained_variance, mean},
@@ -23,6 +24,8 @@ pub struct Trajectories {
     pub plan: Plan,
     /// The policy's log-probs before the first optimizer step (nats).
     pub old_logprobs: Vec<f32>,
+    /// The engine's, noted while sampling.
+    pub rollout_logprobs: Vec<f32>,
     /// The reference policy's; empty without one.
     pub ref_logprobs: Vec<f32>,
     /// What the critic expected before the first optimizer step.
@@ -35,7 +38,9 @@ pub struct Trajectories {
     pub returns: Vec<f32>,
     /// What each token weighs in the policy's loss.
     pub policy_weights: Vec<f32>,
-    /// And in the critic's.
+    /// What its policy gradient counts because another policy sampled it; 1 where no correction acts.
+    pub importance_weights: Vec<f32>,
+    /// What each token weighs in the critic's loss.
     pub value_weights: Vec<f32>,
     /// What they look like in numbers.
     pub stats: ScoreStats,
@@ -93,7 +98,9 @@ impl Trajectories {
             returns: Summary::of(&returns),
             advantages: Summary::of(&advantages),
             explained_variance: explained_variance(&values, &returns),
-            mismatch: Mismatch::between(&old_logprobs, &rollouts.logprobs(&plan)),
+            mismatch: None,
+            staleness: None,
+            correction: None,
         };
         if options.whiten_advantages {
             whiten(&mut advantages, Mean::Shift);
@@ -103,6 +110,8 @@ impl Trajectories {
         let policy_weights = plan.weights(normalization, learns);
         let value_weights = plan.weights(normalization, |_| true);
         Self {
+            rollout_logprobs: rollouts.logprobs(&plan),
+            importance_weights: vec![1.0; plan.tokens()],
             plan,
             old_logprobs,
             ref_logprobs,
@@ -114,6 +123,32 @@ impl Trajectories {
             value_weights,
             stats,
         }
+    }
+
+    /// Measures how far engine and trainer are apart: on the tokens of the weights that are to learn, which both know, and
+    /// on `stale` ones by themselves.
+    pub(super) fn compare(&mut self, stale: &[bool]) {
+        let between = |wanted: bool| {
+            Mismatch::between(&self.old_logprobs, &self.rollout_logprobs, |t| stale[t] == wanted)
+        };
+        let (mismatch, staleness) = (between(false), between(true));
+        (self.stats.mismatch, self.stats.staleness) = (mismatch, staleness);
+    }
+
+    /// Weights each token as the options say.
+    pub(super) fn correct(&mut self, options: &PpoOptions) {
+        let completion = |rows: std::ops::Range<usize>| {
+            importance_weights(
+                &self.old_logprobs[rows.clone()],
+                &self.rollout_logprobs[rows],
+                &options.correction,
+                options.max_log_ratio,
+            )
+        };
+        let completions: Vec<ImportanceWeights> =
+            self.plan.sequence_rows().into_iter().map(|(_, rows)| completion(rows)).collect();
+        self.stats.correction = Some(CorrectionStats::of(&completions));
+        self.importance_weights = completions.into_iter().flat_map(|one| one.weights).collect();
     }
 }
 
@@ -178,6 +213,20 @@ impl<'a> Rollouts<'a> {
         }
         logprobs
     }
+
+    /// Says of each token, in the order of the plan, whether older weights than the `current` ones sampled it.
+    pub(super) fn stale(&self, plan: &Plan, current: WeightVersion) -> Vec<bool> {
+        let mut stale = vec![false; plan.tokens()];
+        for (i, rows) in plan.sequence_rows() {
+            let mut start = rows.start;
+            for span in &self.rollouts[i].versions {
+                let end = start + span.tokens as usize;
+                stale[start..end].fill(span.version.staleness(current) > 0);
+                start = end;
+            }
+        }
+        stale
+    }
 }
 
 fn check(rollout: &Rollout, reward: &Reward) -> Result<(), Error> {
@@ -193,6 +242,13 @@ fn check(rollout: &Rollout, reward: &Reward) -> Result<(), Error> {
     let logprobs = rollout.rollout_logprobs.len();
     if logprobs != tokens {
         return Err(Error::input(name("the log-probs"), "as many as its tokens", logprobs));
+    }
+    if let Some(logprob) = rollout.rollout_logprobs.iter().find(|logprob| !logprob.is_finite()) {
+        return Err(Error::input(name("a log-prob"), "finite", logprob));
+    }
+    let dated: usize = rollout.versions.iter().map(|span| span.tokens as usize).sum();
+    if dated != tokens {
+        return Err(Error::input(name("the version spans"), "of as many tokens as it has", dated));
     }
     if !reward.is_finite() {
         return Err(Error::input(name("the reward"), "finite", reward.score()));

@@ -305,9 +305,12 @@ fn trained(reward: impl Fn(&[Rollout], u64) -> Vec<Reward>) -> (f32, f32) {
         |rollouts: &[Rollout]| rollouts.iter().map(evenness).sum::<f32>() / rollouts.len() as f32;
     let before = share(&sample(&ppo.policy().model, 100, 100));
     for iteration in 0..20 {
-        let rollouts = sample(&ppo.policy().model, 48, iteration);
+        let mut rollouts = sample(&ppo.policy().model, 48, iteration);
+        for span in rollouts.iter_mut().flat_map(|rollout| &mut rollout.versions) {
+            span.version = ppo.version();
+        }
         let trajectories = ppo.score(&rollouts, &reward(&rollouts, iteration)).unwrap();
-        let mismatch = trajectories.stats.mismatch;
+        let mismatch = trajectories.stats.mismatch.unwrap();
         assert!(mismatch.max < 1e-4, "a sequence alone and in a batch: {mismatch:?}");
         ppo.update(&trajectories).unwrap();
     }
