@@ -12,9 +12,13 @@
 //! (`ppo.clip_range=0.1`) are laid over the file before anything is checked. Paths are relative to the folder of the
 //! configuration file, wherever the program is started.
 
+mod deadlines;
 mod error;
 mod explain;
 mod mismatch;
+#[cfg(feature = "fault-injection")]
+mod faults;
+mod invariants;
 mod ppo;
 mod queue;
 mod reward_model;
@@ -27,8 +31,12 @@ use std::{fs, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use deadlines::DeadlinesConfig;
 pub use error::{Error, Violation};
 pub use mismatch::{MismatchAction, MismatchConfig};
+#[cfg(feature = "fault-injection")]
+pub use faults::Fault;
+pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
 pub use queue::{Mode, QueueConfig};
 pub use reward_model::RewardModelConfig;

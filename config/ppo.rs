@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, ComputeDtype, Config, LogConfig, MismatchAction, MismatchConfig, QueueConfig,
-    SamplingConfig, Violation,
+    CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, InvariantsConfig, LogConfig,
+    MismatchAction, MismatchConfig, QueueConfig, SamplingConfig, Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
@@ -62,12 +62,22 @@ pub struct PpoConfig {
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What the run checks of itself.
+    #[serde(default)]
+    pub invariants: InvariantsConfig,
+    /// How long who waits for whom.
+    #[serde(default)]
+    pub deadlines: DeadlinesConfig,
     /// When checkpoints are written.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
+    /// What is to go wrong. No part of what a resolved configuration says.
+    #[cfg(feature = "fault-injection")]
+    #[serde(default, skip_serializing)]
+    pub faults: Vec<super::Fault>,
 }
 
 /// The `[model]` section of a PPO run.
@@ -134,6 +144,11 @@ impl Config for PpoConfig {
         let weighted = self.queue.overlaps() && self.ppo.old_logprobs == OldLogprobs::Recompute;
         let apply = if weighted { Apply::Always } else { Apply::OnMismatch };
         self.ppo.correction.apply.get_or_insert(apply);
+        self.invariants.resolve(
+            self.ppo.old_logprobs == OldLogprobs::Recompute,
+            self.model.reference.as_ref() == Some(&self.model.path),
+        );
+        self.deadlines.resolve(self.engine.deadline_seconds);
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -154,6 +169,8 @@ impl Config for PpoConfig {
         self.queue.validate(self.engine.refit_in_flight)?;
         self.mismatch.validate()?;
         self.validate_mismatch()?;
+        self.invariants.validate()?;
+        self.deadlines.validate()?;
         self.validate_threads()?;
         self.validate_reward()?;
         self.validate_sampling()

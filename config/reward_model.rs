@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, Config, LogConfig, ModelConfig, Violation,
+    CheckpointConfig, Config, FiniteConfig, LogConfig, ModelConfig, Violation,
     sections::{Shared, eval_has_data, resolve, within},
 };
 use crate::{
@@ -41,6 +41,9 @@ pub struct RewardModelConfig {
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What the run checks of itself.
+    #[serde(default)]
+    pub invariants: FiniteConfig,
     /// When checkpoints are written.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
@@ -67,6 +70,7 @@ impl Config for RewardModelConfig {
             log: &self.log,
         };
         shared.validate()?;
+        self.invariants.validate()?;
         within("reward_model", self.reward_model.validate())?;
         eval_has_data("reward_model.eval_every", self.reward_model.eval_every, &self.data)
     }

@@ -14,7 +14,13 @@ pub mod engine_build;
 mod engine_inspect;
 mod engine_verify;
 #[cfg(feature = "libtorch")]
+mod faults;
+#[cfg(feature = "libtorch")]
 mod generator;
+#[cfg(feature = "libtorch")]
+mod heartbeat;
+#[cfg(feature = "libtorch")]
+mod invariants;
 mod latest;
 pub mod machine;
 mod metrics;
@@ -24,11 +30,15 @@ mod mismatch;
 mod models;
 mod observer;
 #[cfg(feature = "libtorch")]
+mod panics;
+#[cfg(feature = "libtorch")]
 mod placement;
 #[cfg(feature = "libtorch")]
 mod ppo;
 mod progress;
 pub mod record;
+#[cfg(feature = "libtorch")]
+mod relay;
 #[cfg(feature = "libtorch")]
 mod resume;
 #[cfg(feature = "libtorch")]
@@ -38,11 +48,15 @@ mod reward_model;
 #[cfg(feature = "libtorch")]
 mod samples;
 #[cfg(feature = "libtorch")]
+mod scorer;
+#[cfg(feature = "libtorch")]
 mod session;
 #[cfg(feature = "libtorch")]
 mod sft;
 #[cfg(feature = "libtorch")]
 mod stopwatch;
+#[cfg(feature = "libtorch")]
+mod whereabouts;
 
 pub use agreement::Agreement;
 pub use directory::{DirectoryError, Earlier, RunDirectory};

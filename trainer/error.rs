@@ -18,6 +18,9 @@ pub enum Error {
         /// What it was.
         got: String,
     },
+    /// A gradient is infinite or not a number. It is gone, and no weight has moved.
+    #[error(transparent)]
+    NotFinite(Box<dyn std::error::Error + Send + Sync>),
     /// The model could not compute or learn.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),

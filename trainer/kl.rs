@@ -99,9 +99,10 @@ impl KlController {
         }
     }
 
-    /// Takes note of an iteration: the mean KL of its completions, and how many they were.
+    /// Takes note of an iteration: the mean KL of its completions, and how many they were. A KL that is no number says
+    /// nothing.
     pub fn observe(&mut self, mean_kl: f64, samples: usize) {
-        if let Self::Adaptive { coef, target, horizon } = self {
+        if let (Self::Adaptive { coef, target, horizon }, true) = (self, mean_kl.is_finite()) {
             let error = (mean_kl / *target - 1.0).clamp(-0.2, 0.2);
             *coef *= 1.0 + error * samples as f64 / *horizon;
         }

@@ -70,8 +70,31 @@ pub trait Learner {
     /// clipping.
     ///
     /// # Errors
-    /// When the gradient is not finite (the weights stay as they are), or somebody holds on to the weights.
+    /// [`Error::NotFinite`] when the gradient is not; it is gone, and nothing has moved. Also when somebody holds on to
+    /// the weights.
     fn step(&mut self, lr: f64) -> Result<f64, Error>;
+
+    /// Throws away the gradient that has been added up.
+    ///
+    /// # Errors
+    /// When the model cannot compute.
+    fn discard(&mut self) -> Result<(), Error>;
+
+    /// Does what [`Learner::step`] does where loss and gradient are finite. Where they are not, the step is skipped: the
+    /// gradient is gone, nothing has moved, and there is no norm.
+    ///
+    /// # Errors
+    /// As [`Learner::step`], but for gradients that are not finite.
+    fn step_if_finite(&mut self, loss: f64, lr: f64) -> Result<Option<f64>, Error> {
+        if !loss.is_finite() {
+            self.discard()?;
+            return Ok(None);
+        }
+        match self.step(lr) {
+            Err(Error::NotFinite(_)) => Ok(None),
+            stepped => stepped.map(Some),
+        }
+    }
 }
 
 /// A model of the next token.

@@ -16,6 +16,7 @@ pub mod reward;
 pub mod reward_model;
 pub mod schedule;
 pub mod sft;
+pub mod skips;
 pub mod stats;
 #[cfg(test)]
 mod tabular;

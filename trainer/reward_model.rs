@@ -16,6 +16,7 @@ use super::{
     learner::{ScoreLearner, ScoreModel},
     loss::bradley_terry,
     schedule::Schedule,
+    skips::Skips,
     stats::{Summary, divisor, mean},
 };
 
@@ -51,6 +52,8 @@ pub struct RewardModelStats {
     pub grad_norm: f64,
     /// The learning rate; 0 in an evaluation.
     pub learning_rate: f64,
+    /// Whether the step was skipped, and how many have been in a row; the norm is then 0.
+    pub skips: Skips,
 }
 
 impl RewardModelStats {
@@ -66,6 +69,7 @@ impl RewardModelStats {
             ("std_reward", self.std_reward),
             ("grad_norm", self.grad_norm),
             ("learning_rate", self.learning_rate),
+            ("optimizer/skipped", self.skips.count() as f64),
         ]
     }
 
@@ -109,6 +113,7 @@ pub struct RewardTrainer<L> {
     options: RewardModelOptions,
     schedule: Schedule,
     steps: u64,
+    skips: Skips,
 }
 
 impl<L: ScoreLearner> RewardTrainer<L> {
@@ -127,10 +132,10 @@ impl<L: ScoreLearner> RewardTrainer<L> {
         optimizer.validate()?;
         schedule.validate()?;
         let schedule = Schedule::new(schedule, optimizer.lr, total_steps);
-        Ok(Self { model, options, schedule, steps: 0 })
+        Ok(Self { model, options, schedule, steps: 0, skips: Skips::default() })
     }
 
-    /// Takes one optimizer step on a batch of pairs.
+    /// Takes one optimizer step on a batch of pairs; skips it where loss or gradient is not finite.
     ///
     /// # Errors
     /// When the batch is empty, or the model cannot compute.
@@ -143,9 +148,12 @@ impl<L: ScoreLearner> RewardTrainer<L> {
             })?;
         }
         let learning_rate = self.schedule.lr(self.steps);
-        let grad_norm = self.model.step(learning_rate)?;
+        let grad_norm = self.model.step_if_finite(judged.loss, learning_rate)?;
+        self.skips.begin();
+        self.skips.note(grad_norm);
         self.steps += 1;
-        Ok(RewardModelStats { grad_norm, learning_rate, ..judged.stats() })
+        let (grad_norm, skips) = (grad_norm.unwrap_or_default(), self.skips);
+        Ok(RewardModelStats { grad_norm, learning_rate, skips, ..judged.stats() })
     }
 
     /// Judges held-out pairs.

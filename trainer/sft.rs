@@ -14,6 +14,7 @@ use super::{
     learner::{Entropy, LanguageLearner, LanguageModel, LogprobOptions, TokenGradient},
     loss::negative_log_likelihood,
     schedule::Schedule,
+    skips::Skips,
 };
 use crate::data::pack;
 
@@ -30,6 +31,8 @@ pub struct SftStats {
     pub learning_rate: f64,
     /// Loss tokens.
     pub tokens: usize,
+    /// Whether the step was skipped, and how many have been in a row; the norm is then 0.
+    pub skips: Skips,
 }
 
 impl SftStats {
@@ -41,6 +44,7 @@ impl SftStats {
             ("grad_norm", self.grad_norm),
             ("learning_rate", self.learning_rate),
             ("num_tokens", self.tokens as f64),
+            ("optimizer/skipped", self.skips.count() as f64),
         ]
     }
 }
@@ -76,6 +80,7 @@ pub struct Sft<L> {
     options: SftOptions,
     schedule: Schedule,
     steps: u64,
+    skips: Skips,
 }
 
 impl<L: LanguageLearner> Sft<L> {
@@ -94,10 +99,10 @@ impl<L: LanguageLearner> Sft<L> {
         optimizer.validate()?;
         schedule.validate()?;
         let schedule = Schedule::new(schedule, optimizer.lr, total_steps);
-        Ok(Self { policy, options, schedule, steps: 0 })
+        Ok(Self { policy, options, schedule, steps: 0, skips: Skips::default() })
     }
 
-    /// Takes one optimizer step on a batch.
+    /// Takes one optimizer step on a batch; skips it where loss or gradient is not finite.
     ///
     /// # Errors
     /// When no token of the batch is to be learned, or the model cannot compute.
@@ -123,10 +128,19 @@ impl<L: LanguageLearner> Sft<L> {
             })?;
         }
         let learning_rate = self.schedule.lr(self.steps);
-        let grad_norm = self.policy.step(learning_rate)?;
+        let grad_norm = self.policy.step_if_finite(loss, learning_rate)?;
+        self.skips.begin();
+        self.skips.note(grad_norm);
         self.steps += 1;
         let mean_token_accuracy = hits as f64 / tokens as f64;
-        Ok(SftStats { loss, mean_token_accuracy, grad_norm, learning_rate, tokens })
+        Ok(SftStats {
+            loss,
+            mean_token_accuracy,
+            grad_norm: grad_norm.unwrap_or_default(),
+            learning_rate,
+            tokens,
+            skips: self.skips,
+        })
     }
 
     /// Measures the policy on held-out data. Every token counts alike.
@@ -301,5 +315,21 @@ mod tests {
         let data = [(vec![1, 2], vec![true, false])];
         let error = trainer(SftOptions::default(), 1.0).step(&borrow(&data)).unwrap_err();
         assert_eq!(error.to_string(), "the batch's loss tokens must be at least 1, got 0");
+    }
+
+    #[test]
+    fn a_step_whose_loss_is_not_finite_is_skipped_and_counted() {
+        let mut sft = trainer(SftOptions::default(), 0.5);
+        let data = counting();
+        sft.policy.table.weights[0] = f64::NAN;
+        let before = sft.policy.table.weights.clone();
+        for row in 1..=2 {
+            let stats = sft.step(&borrow(&data)).unwrap();
+            assert_eq!((stats.skips.count(), stats.skips.longest()), (1, row));
+        }
+        assert_eq!(sft.policy.table.weights[1..], before[1..]);
+        assert_eq!((sft.policy.table.steps, sft.steps()), (0, 2));
+        sft.policy.table.weights[0] = 0.0;
+        assert_eq!(sft.step(&borrow(&data)).unwrap().skips, Skips::default());
     }
 }

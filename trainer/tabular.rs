@@ -29,11 +29,20 @@ impl Table {
 impl Learner for Table {
     fn step(&mut self, lr: f64) -> Result<f64, Error> {
         let norm = self.gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            self.discard()?;
+            return Err(Error::NotFinite(format!("gradient norm is {norm}").into()));
+        }
         for (weight, gradient) in self.weights.iter_mut().zip(&mut self.gradient) {
             *weight -= lr * std::mem::take(gradient);
         }
         self.steps += 1;
         Ok(norm)
+    }
+
+    fn discard(&mut self) -> Result<(), Error> {
+        self.gradient.fill(0.0);
+        Ok(())
     }
 }
 
@@ -110,6 +119,10 @@ impl Learner for Bigram {
     fn step(&mut self, lr: f64) -> Result<f64, Error> {
         self.table.step(lr)
     }
+
+    fn discard(&mut self) -> Result<(), Error> {
+        self.table.discard()
+    }
 }
 
 /// A value for each token.
@@ -169,5 +182,9 @@ impl ScoreLearner for TokenValues {
 impl Learner for TokenValues {
     fn step(&mut self, lr: f64) -> Result<f64, Error> {
         self.0.step(lr)
+    }
+
+    fn discard(&mut self) -> Result<(), Error> {
+        self.0.discard()
     }
 }

@@ -41,6 +41,7 @@ use super::{
     loss::{RatioClip, clipped_surrogate, clipped_value, ratio},
     reward::{Reward, ScoreShaper},
     schedule::Schedule,
+    skips::Skips,
 };
 use crate::rollout::{Rollout, WeightVersion};
 
@@ -84,6 +85,10 @@ pub struct PpoState {
     pub kl: KlController,
     /// The scale of scores.
     pub shaper: ScoreShaper,
+    /// Optimizer steps of the policy that were skipped.
+    pub policy_skips: Skips,
+    /// Those of the critic.
+    pub critic_skips: Skips,
 }
 
 /// A policy and its critic in PPO.
@@ -132,6 +137,8 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
                 episodes: 0,
                 kl,
                 shaper: ScoreShaper::new(options),
+                policy_skips: Skips::default(),
+                critic_skips: Skips::default(),
             },
             models,
             setup,
@@ -194,7 +201,7 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         WeightVersion(self.state.iteration)
     }
 
-    /// Learns from an iteration's trajectories.
+    /// Learns from an iteration's trajectories. A mini-batch whose loss or gradient is not finite is skipped.
     ///
     /// # Errors
     /// When a model cannot compute or learn.
@@ -202,6 +209,8 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         let options = self.setup.options.clone();
         let (mut policy, mut values) = (PolicyTally::default(), ValueTally::default());
         let warming_up = self.state.iteration < options.critic_warmup_iterations;
+        self.state.policy_skips.begin();
+        self.state.critic_skips.begin();
         'epochs: for epoch in 0..options.epochs() {
             let count = trajectories.plan.mini_batches.len();
             for part in epoch_order(count, epoch, self.iteration_seed()) {
@@ -228,6 +237,8 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             episodes: self.state.episodes,
             lr: self.policy_schedule.lr(self.state.policy_steps.saturating_sub(1)),
             kl_coef,
+            policy_skips: self.state.policy_skips,
+            critic_skips: self.state.critic_skips,
             ..PpoStats::of(&policy, &values)
         })
     }
@@ -239,7 +250,7 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         trajectories: &Trajectories,
         tally: &mut ValueTally,
     ) -> Result<(), Error> {
-        let options = &self.setup.options;
+        let (options, before) = (&self.setup.options, tally.clone());
         for micro_batch in mini_batch {
             self.models.critic.train_values(&micro_batch.packed, &mut |values| {
                 let tokens = values.iter().zip(micro_batch.rows.clone());
@@ -256,12 +267,17 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             })?;
         }
         let lr = self.critic_schedule.lr(self.state.critic_steps);
-        tally.step(self.models.critic.step(lr)?);
+        let grad_norm = self.models.critic.step_if_finite(tally.step_loss(), lr)?;
+        self.state.critic_skips.note(grad_norm);
         self.state.critic_steps += 1;
+        match grad_norm {
+            Some(grad_norm) => tally.step(grad_norm),
+            None => *tally = before,
+        }
         Ok(())
     }
 
-    /// Takes one optimizer step of the policy. Returns the KL from the old policy before it.
+    /// Takes one optimizer step of the policy. Returns the KL from the old policy before it; 0 where it was skipped.
     fn step_policy(
         &mut self,
         mini_batch: &[MicroBatch],
@@ -270,16 +286,23 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
     ) -> Result<f64, Error> {
         let loss = PolicyLoss::new(&self.setup.options, self.state.kl.coef());
         let entropy = if loss.entropy_coef > 0.0 { Entropy::Train } else { Entropy::Measure };
-        let options = LogprobOptions { entropy, ..self.logprobs() };
+        let (options, before) = (LogprobOptions { entropy, ..self.logprobs() }, tally.clone());
         for micro_batch in mini_batch {
             self.models.policy.train_logprobs(&micro_batch.packed, &options, &mut |out| {
                 loss.gradients(out, micro_batch, trajectories, tally)
             })?;
         }
         let lr = self.policy_schedule.lr(self.state.policy_steps);
-        let grad_norm = self.models.policy.step(lr)?;
+        let grad_norm = self.models.policy.step_if_finite(tally.step_loss(), lr)?;
+        self.state.policy_skips.note(grad_norm);
         self.state.policy_steps += 1;
-        Ok(tally.step(grad_norm))
+        Ok(match grad_norm {
+            Some(grad_norm) => tally.step(grad_norm),
+            None => {
+                *tally = before;
+                0.0
+            }
+        })
     }
 
     fn logprobs(&self) -> LogprobOptions {

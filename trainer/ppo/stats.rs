@@ -3,6 +3,7 @@
 use crate::trainer::{
     correction::CorrectionStats,
     loss::Term,
+    skips::Skips,
     stats::{Mismatch, RunningMoments, Summary},
 };
 
@@ -112,6 +113,10 @@ pub struct PpoStats {
     pub policy_grad_norm: f64,
     /// Mean norm of the critic's gradient before clipping.
     pub critic_grad_norm: f64,
+    /// Optimizer steps of the policy that were skipped; they count nowhere else.
+    pub policy_skips: Skips,
+    /// Those of the critic.
+    pub critic_skips: Skips,
 }
 
 impl PpoStats {
@@ -133,6 +138,16 @@ impl PpoStats {
         }
     }
 
+    /// Returns how many optimizer steps were skipped, of the policy and the critic.
+    pub fn skipped(&self) -> u64 {
+        self.policy_skips.count() + self.critic_skips.count()
+    }
+
+    /// Returns the most optimizer steps that the policy, or the critic, skipped one right after the other.
+    pub fn skipped_in_a_row(&self) -> u64 {
+        self.policy_skips.longest().max(self.critic_skips.longest())
+    }
+
     /// Returns the metrics under TRL's names, where it has one.
     pub fn metrics(&self) -> Vec<(&'static str, f64)> {
         vec![
@@ -149,6 +164,7 @@ impl PpoStats {
             ("parity/first_ratio_error", self.first_ratio_error),
             ("objective/kl_coef", self.kl_coef),
             ("optimizer_steps", self.policy_steps as f64),
+            ("optimizer/skipped", self.skipped() as f64),
             ("lr", self.lr),
             ("episode", self.episodes as f64),
         ]
@@ -156,7 +172,7 @@ impl PpoStats {
 }
 
 /// Adds up what the policy's tokens and steps say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PolicyTally {
     loss: RunningMoments,
     kl: RunningMoments,
@@ -184,6 +200,11 @@ impl PolicyTally {
         }
     }
 
+    /// Returns the loss of the step under way.
+    pub(super) fn step_loss(&self) -> f64 {
+        self.step_loss
+    }
+
     /// Ends an optimizer step. Returns the mean KL of its tokens.
     pub(super) fn step(&mut self, grad_norm: f64) -> f64 {
         self.loss.push(std::mem::take(&mut self.step_loss));
@@ -193,7 +214,7 @@ impl PolicyTally {
 }
 
 /// Adds up what the critic's tokens and steps say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ValueTally {
     loss: RunningMoments,
     clipped: RunningMoments,
@@ -205,6 +226,11 @@ impl ValueTally {
     pub(super) fn token(&mut self, term: &Term, weight: f64) {
         self.step_loss += term.loss * weight;
         self.clipped.push(f64::from(term.clipped));
+    }
+
+    /// Returns the loss of the step under way.
+    pub(super) fn step_loss(&self) -> f64 {
+        self.step_loss
     }
 
     pub(super) fn step(&mut self, grad_norm: f64) {

@@ -448,3 +448,24 @@ fn a_critic_learns_to_foresee() {
     // After the first word all is known, before it nothing: of the returns' variance about half can be explained.
     assert!(explained[0].abs() < 1e-6 && explained[29] > 0.4, "{explained:?}");
 }
+
+#[test]
+fn a_mini_batch_that_is_not_finite_is_skipped_and_leaves_no_trace() {
+    let options = PpoOptions { mini_batches: 2, epochs: Some(1), ..PpoOptions::default() };
+    let (mut skipping, mut without) = (ppo(options.clone(), 0.5), ppo(options, 0.5));
+    let rollouts = sample(skipping.policy(), 8, 3);
+    let mut trajectories = skipping.score(&rollouts, &rewards(&rollouts)).unwrap();
+    let mut half = without.score(&rollouts, &rewards(&rollouts)).unwrap();
+    half.plan.mini_batches.truncate(1);
+    let bad = trajectories.plan.mini_batches[1][0].rows.start;
+    trajectories.advantages[bad] = f32::NAN;
+    trajectories.returns[bad] = f32::INFINITY;
+
+    let stats = skipping.update(&trajectories).unwrap();
+    let expected = without.update(&half).unwrap();
+    assert_eq!(skipping.policy().table, without.policy().table);
+    assert_eq!(skipping.critic(), without.critic());
+    assert_eq!((stats.skipped(), stats.skipped_in_a_row()), (2, 1));
+    let (policy_skips, critic_skips) = (stats.policy_skips, stats.critic_skips);
+    assert_eq!(stats, PpoStats { policy_skips, critic_skips, ..expected });
+}

@@ -26,6 +26,12 @@ pub enum Error {
         /// Its value.
         got: f64,
     },
+    /// The gradient as a whole is too large to be measured.
+    #[error("gradient norm must be finite in f32, got {got}")]
+    GradientNorm {
+        /// Its norm.
+        got: f64,
+    },
     /// An input breaks a rule.
     #[error("{field} must be {rule}, got {got}")]
     Input {

@@ -54,9 +54,18 @@ impl Learner for LearningModel {
             Ok(report) => Ok(report.grad_norm),
             Err(error) => {
                 self.model.clear_gradient()?;
-                Err(error.into())
+                Err(match error {
+                    super::Error::NotFinite { .. } | super::Error::GradientNorm { .. } => {
+                        Error::NotFinite(Box::new(error))
+                    }
+                    other => other.into(),
+                })
             }
         }
+    }
+
+    fn discard(&mut self) -> Result<(), Error> {
+        Ok(self.model.clear_gradient()?)
     }
 }
 

@@ -84,7 +84,7 @@ impl AdamW {
         let norm = gradient.f_norm()?.f_double_value(&[])?;
         if !norm.is_finite() {
             Parameters::check_finite(&model.parameters.layout, &gradient, "gradient")?;
-            return Err(Error::input("gradient norm", "finite in f32", norm));
+            return Err(Error::GradientNorm { got: norm });
         }
         // As PyTorch's clip_grad_norm_ has it; 0 switches it off.
         let scale = self.options.max_grad_norm / (norm + 1e-6);

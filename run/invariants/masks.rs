@@ -1,0 +1,145 @@
+//! Whether what is trained on is what was sampled: every token once, with its weight.
+
+use std::ops::Range;
+
+use super::Breach;
+use crate::{
+    rollout::Rollout,
+    trainer::{batch::Normalization, ppo::Trajectories},
+};
+
+/// How far sums of f32 weights may be off.
+const ROUNDING: f64 = 1e-4;
+
+/// Checks the plan of an update against the completions it was made of.
+pub(super) fn check(
+    rollouts: &[Rollout],
+    trajectories: &Trajectories,
+    normalization: Normalization,
+) -> Result<(), Breach> {
+    check_rows(rollouts, &trajectories.plan.sequence_rows())?;
+    for mini_batch in &trajectories.plan.mini_batches {
+        let rows: Vec<usize> = mini_batch
+            .iter()
+            .flat_map(|micro_batch| micro_batch.sequence_rows())
+            .map(|(_, rows)| rows.len())
+            .collect();
+        let tokens = mini_batch.iter().flat_map(|micro_batch| micro_batch.rows.clone());
+        let sum = tokens.map(|t| f64::from(trajectories.value_weights[t])).sum();
+        check_sum(sum, &rows, normalization)?;
+    }
+    Ok(())
+}
+
+/// Checks that each rollout's rows are there once, one for each of its tokens and each of its weight versions' tokens.
+fn check_rows(rollouts: &[Rollout], planned: &[(usize, Range<usize>)]) -> Result<(), Breach> {
+    let mut times = vec![0; rollouts.len()];
+    let mut end = 0;
+    for (i, rows) in planned {
+        let (rollout, tokens) = (&rollouts[*i], rollouts[*i].completion.len());
+        let of = |what: &str| {
+            format!("{what} of prompt {}, sample {}", rollout.prompt.id.0, rollout.sample)
+        };
+        Breach::unless(rows.start == end && rows.len() == tokens, || {
+            (of("the loss rows"), format!("{tokens} from row {end} on"), format!("{rows:?}"))
+        })?;
+        let dated: u64 = rollout.versions.iter().map(|span| u64::from(span.tokens)).sum();
+        Breach::unless(dated == tokens as u64, || {
+            (of("the tokens with a weight version"), tokens.to_string(), dated)
+        })?;
+        times[*i] += 1;
+        end = rows.end;
+    }
+    let odd = rollouts.iter().zip(&times).find(|(_, times)| **times != 1);
+    odd.map_or(Ok(()), |(rollout, times)| {
+        let (prompt, sample) = (rollout.prompt.id.0, rollout.sample);
+        let what = format!("the times that prompt {prompt}, sample {sample} is in an epoch");
+        Err(Breach { what, rule: "1".into(), got: times.to_string() })
+    })
+}
+
+/// Checks what the weights of an optimizer step add up to, given the tokens of its sequences.
+fn check_sum(sum: f64, tokens: &[usize], normalization: Normalization) -> Result<(), Breach> {
+    let all = tokens.iter().sum::<usize>() as f64;
+    let expected = match normalization {
+        Normalization::TokenMean | Normalization::SeqMeanTokenMean => 1.0,
+        Normalization::SeqMeanTokenSum => all / tokens.len() as f64,
+    };
+    Breach::unless((sum - expected).abs() <= ROUNDING * expected, || {
+        ("the weights of an optimizer step's tokens".into(), format!("{expected} in all"), sum)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        run::invariants::ledger::tests::answered,
+        trainer::batch::{MaskedSequence, Plan},
+    };
+
+    fn rollouts() -> Vec<Rollout> {
+        [answered(0, 0, 2), answered(1, 0, 1)].into_iter().flat_map(|one| one.rollouts).collect()
+    }
+
+    fn trajectories(
+        rollouts: &[Rollout],
+        members: &[Vec<usize>],
+        normalization: Normalization,
+    ) -> Trajectories {
+        let sequences: Vec<_> = rollouts.iter().map(Rollout::sequence).collect();
+        let mask = [false, false, true, true];
+        let masked: Vec<_> =
+            sequences.iter().map(|tokens| MaskedSequence { tokens, mask: &mask }).collect();
+        let plan = Plan::new(&masked, members, 8);
+        let value_weights = plan.weights(normalization, |_| true);
+        Trajectories { plan, value_weights, ..Trajectories::default() }
+    }
+
+    #[test]
+    fn a_plan_of_all_completions_adds_up_under_every_normalization() {
+        let rollouts = rollouts();
+        for normalization in [
+            Normalization::TokenMean,
+            Normalization::SeqMeanTokenMean,
+            Normalization::SeqMeanTokenSum,
+        ] {
+            let good = trajectories(&rollouts, &[vec![2, 0], vec![1]], normalization);
+            check(&rollouts, &good, normalization).unwrap();
+            let mut heavy = good.clone();
+            heavy.value_weights[3] *= 1.01;
+            let said = check(&rollouts, &heavy, normalization).unwrap_err().to_string();
+            assert!(
+                said.starts_with("the weights of an optimizer step's tokens must be"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_completion_left_out_or_there_twice_is_named() {
+        let (rollouts, usual) = (rollouts(), Normalization::TokenMean);
+        let lacking = trajectories(&rollouts, &[vec![0, 2]], usual);
+        let said = check(&rollouts, &lacking, usual).unwrap_err().to_string();
+        assert_eq!(said, "the times that prompt 0, sample 1 is in an epoch must be 1, got 0");
+        let twice = trajectories(&rollouts, &[vec![0, 1], vec![2, 2]], usual);
+        let said = check(&rollouts, &twice, usual).unwrap_err().to_string();
+        assert!(said.ends_with("prompt 1, sample 0 is in an epoch must be 1, got 2"), "{said}");
+    }
+
+    #[test]
+    fn tokens_that_do_not_add_up_are_named() {
+        let usual = Normalization::TokenMean;
+        let mut rollouts = rollouts();
+        let planned = trajectories(&rollouts, &[vec![0, 1, 2]], usual);
+        rollouts[1].versions[0].tokens = 1;
+        let said = check(&rollouts, &planned, usual).unwrap_err().to_string();
+        assert_eq!(said, "the tokens with a weight version of prompt 0, sample 1 must be 2, got 1");
+        rollouts[1].completion.push(11);
+        let said = check(&rollouts, &planned, usual).unwrap_err().to_string();
+        assert!(
+            said.starts_with("the loss rows of prompt 0, sample 1 must be 3 from row"),
+            "{said}"
+        );
+    }
+}
