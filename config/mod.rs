@@ -15,10 +15,10 @@
 mod deadlines;
 mod error;
 mod explain;
-mod mismatch;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod invariants;
+mod mismatch;
 mod ppo;
 mod queue;
 mod reward_model;
@@ -33,10 +33,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use deadlines::DeadlinesConfig;
 pub use error::{Error, Violation};
-pub use mismatch::{MismatchAction, MismatchConfig};
 #[cfg(feature = "fault-injection")]
 pub use faults::Fault;
 pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};
+pub use mismatch::{MismatchAction, MismatchConfig};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
 pub use queue::{Mode, QueueConfig};
 pub use reward_model::RewardModelConfig;

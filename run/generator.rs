@@ -1,11 +1,12 @@
 //! The engine's side of a run: prompts in, answered prompts into the queue, for as long as the trainer lets them in.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::{heartbeat::Heartbeat, whereabouts};
 use crate::{
     data::{Cursor, CursorError, Order, PromptSample},
     engine::{Engine, Request, SamplingParams},
@@ -28,6 +29,10 @@ pub(super) struct Answered {
 pub(super) struct Generator<'a> {
     pub(super) engine: Engine,
     pub(super) issuer: Issuer<Arc<Answered>>,
+    /// The trainer's.
+    pub(super) heartbeat: Heartbeat,
+    /// How long the trainer may go without a sign of life.
+    pub(super) patience: Duration,
     pub(super) prompts: &'a [PromptSample],
     /// Which prompt belongs to which ticket: the order's first to ticket 0, and so on.
     pub(super) order: Order,
@@ -48,11 +53,13 @@ impl Generator<'_> {
                     permit = self.issuer.issue() => match permit {
                         Ok(permit) => drop(answers.spawn(self.answer(permit)?)),
                         Err(QueueError::TrainerGone { .. }) => return Ok(()),
-                        Err(error) => return Err(error.into()),
+                        // A trainer that lives may take its time: an update, a checkpoint.
+                        Err(QueueError::NoPermit { .. }) if !self.heartbeat.left(self.patience).is_zero() => {}
+                        Err(error) => return Err(self.explained(error)),
                     },
                     Some(answer) = answers.join_next() => match answer.context("a generation task ended")? {
                         Err(error) if is_over(&error) => return Ok(()),
-                        done => done?,
+                        done => done.map_err(|error| self.explained(error))?,
                     },
                 }
             }
@@ -76,6 +83,12 @@ impl Generator<'_> {
             let rollouts = engine.generate(request).await?;
             Ok(permit.push(Arc::new(Answered { ticket, prompt, rollouts }))?)
         })
+    }
+
+    /// Says with an error where everybody was.
+    fn explained(&self, error: impl Into<anyhow::Error>) -> anyhow::Error {
+        let others = whereabouts::describe(Some(&self.issuer.state()), Some(&self.engine.stats()));
+        error.into().context(format!("generation ended{others}"))
     }
 
     fn prompt_of(&mut self, ticket: Ticket) -> Result<usize, CursorError> {

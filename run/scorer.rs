@@ -13,7 +13,7 @@ use super::{faults::Faults, generator::Answered, models, panics, reward::RewardS
 use crate::{data::PromptSample, trainer::reward::Reward};
 
 /// Completions and what they earned, in the same order.
-type Scored = (Vec<Answered>, Vec<Reward>);
+type Scored = (Vec<Arc<Answered>>, Vec<Reward>);
 
 /// The reward source did not answer in time.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub(super) struct RewardLate {
 /// # Drop
 /// Its thread ends with the completions it is at; nobody waits for it.
 pub(super) struct Scorer {
-    jobs: Sender<(u64, Vec<Answered>)>,
+    jobs: Sender<(u64, Vec<Arc<Answered>>)>,
     scored: Receiver<Result<Scored>>,
     thread: Option<JoinHandle<()>>,
     deadline: Duration,
@@ -59,7 +59,7 @@ impl Scorer {
         options: ScorerOptions,
     ) -> Result<Self> {
         let ScorerOptions { threads, deadline, faults } = options;
-        let (jobs, inbox) = unbounded::<(u64, Vec<Answered>)>();
+        let (jobs, inbox) = unbounded::<(u64, Vec<Arc<Answered>>)>();
         let (outbox, scored) = unbounded();
         let work = move || {
             for (iteration, answered) in inbox {
@@ -80,7 +80,7 @@ impl Scorer {
     ///
     /// # Errors
     /// When the source fails, panics, or does not answer until the deadline. After the latter two it never answers again.
-    pub(super) fn score(&mut self, iteration: u64, answered: Vec<Answered>) -> Result<Scored> {
+    pub(super) fn score(&mut self, iteration: u64, answered: Vec<Arc<Answered>>) -> Result<Scored> {
         let (since, completions) =
             (Instant::now(), answered.iter().map(|one| one.rollouts.len()).sum());
         // Fails where the thread has ended: then so does what follows.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{QueueError, Shared, Ticket};
+use super::{QueueError, QueueState, Shared, Ticket};
 
 /// Issues permits. Clones issue from the same queue; when the last one and every permit are gone, the consumer's wait
 /// ends with an error.
@@ -41,6 +41,11 @@ impl<T> Issuer<T> {
                 state: self.0.state(),
             }),
         }
+    }
+
+    /// Returns how full the queue is and who has its permits.
+    pub fn state(&self) -> QueueState {
+        self.0.state()
     }
 
     async fn admitted(&self) -> Result<Permit<T>, QueueError> {

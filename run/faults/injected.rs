@@ -56,7 +56,7 @@ impl Faults {
     }
 
     /// Puts the first answer in the place of the last, where that is due.
-    pub(in crate::run) fn spoil_batch(&self, iteration: u64, batch: &mut [Answered]) {
+    pub(in crate::run) fn spoil_batch(&self, iteration: u64, batch: &mut [Arc<Answered>]) {
         if let (true, [first, .., last]) = (self.is_due("queue:twice", iteration), batch) {
             *last = first.clone();
         }

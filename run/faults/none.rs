@@ -1,5 +1,7 @@
 //! Nothing goes wrong on demand.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 
 use crate::{
@@ -32,7 +34,7 @@ impl Faults {
         rewards
     }
 
-    pub(in crate::run) fn spoil_batch(&self, _iteration: u64, _batch: &mut [Answered]) {}
+    pub(in crate::run) fn spoil_batch(&self, _iteration: u64, _batch: &mut [Arc<Answered>]) {}
 
     pub(in crate::run) fn spoil_gradient(&self, _iteration: u64, _trajectories: &mut Trajectories) {
     }

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use super::Breach;
 use crate::{
-    rollout::{Order, QueueOptions, Ticket},
+    rollout::{Order, QueueOptions, QueueSnapshot, Ticket},
     run::generator::Answered,
 };
 
-/// Keeps account of tickets. It follows from the first ticket, and the open ones below the newest, so a resumed run needs
-/// no more than the queue's own snapshot.
+/// Keeps account of tickets. A resumed run needs no more for it than the queue's own snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::run) struct Ledger {
     /// One beyond the newest ticket that was taken.
@@ -18,19 +17,27 @@ pub(in crate::run) struct Ledger {
     open: BTreeSet<u64>,
     /// So many may be open at the end of an iteration: in ticket order none, otherwise those due in later iterations.
     may_be_open: usize,
+    /// Permits that the queue had dropped before.
+    dropped: u64,
 }
 
 impl Ledger {
-    /// Opens the account of a queue: every ticket below its first is settled.
-    pub(in crate::run) fn new(options: &QueueOptions) -> Self {
+    /// Opens the account of a queue: what is neither with the engine nor waiting to be taken is settled.
+    pub(in crate::run) fn new<T>(options: &QueueOptions, queued: &QueueSnapshot<T>) -> Self {
+        let answered = queued.answered.iter().map(|(ticket, _)| ticket);
+        let mut open: BTreeSet<u64> = queued.out.iter().chain(answered).map(|t| t.0).collect();
+        let mut next = queued.next.0;
+        while next > 0 && open.remove(&(next - 1)) {
+            next -= 1;
+        }
         let may_be_open = match options.order {
             Order::Ticket => 0,
             Order::Arrival => options.max_staleness * options.batch,
         };
-        Self { next: options.first.0, open: BTreeSet::new(), may_be_open }
+        Self { next, open, may_be_open, dropped: queued.dropped }
     }
 
-    /// Settles a batch's tickets. `dropped` is how many the queue has skipped since the start, for want of an answer.
+    /// Settles a batch's tickets. `dropped` is how many the queue has ever skipped, for want of an answer.
     pub(super) fn take(
         &mut self,
         tickets: impl Iterator<Item = Ticket>,
@@ -46,6 +53,7 @@ impl Ledger {
                 })?;
             }
         }
+        let dropped = dropped.saturating_sub(self.dropped);
         let most = self.may_be_open + dropped as usize;
         Breach::unless(self.open.len() <= most, || {
             let oldest: Vec<String> = self.open.iter().take(3).map(u64::to_string).collect();
@@ -98,14 +106,13 @@ pub(super) mod tests {
     }
 
     fn ledger(order: Order, first: u64) -> Ledger {
-        let options = QueueOptions {
-            batch: 2,
-            max_staleness: 1,
-            order,
-            first: Ticket(first),
-            ..QueueOptions::default()
-        };
-        Ledger::new(&options)
+        let next = Ticket(first);
+        restored(order, &QueueSnapshot::<()> { next, ..QueueSnapshot::default() })
+    }
+
+    fn restored(order: Order, queued: &QueueSnapshot<()>) -> Ledger {
+        let deadline = std::time::Duration::from_secs(1);
+        Ledger::new(&QueueOptions { batch: 2, max_staleness: 1, order, deadline }, queued)
     }
 
     fn take(ledger: &mut Ledger, tickets: &[u64], dropped: u64) -> Result<(), String> {
@@ -139,6 +146,23 @@ pub(super) mod tests {
         assert!(take(&mut ledger.clone(), &[6, 8], 0).is_err(), "2, 4 and 7 are open");
         take(&mut ledger, &[2, 4], 0).unwrap();
         assert!(take(&mut ledger, &[2, 6], 0).is_err());
+    }
+
+    #[test]
+    fn a_resumed_run_owes_what_its_queue_held() {
+        let held = QueueSnapshot {
+            next: Ticket(9),
+            out: vec![Ticket(4), Ticket(8)],
+            answered: vec![(Ticket(6), ())],
+            ..QueueSnapshot::default()
+        };
+        let mut ledger = restored(Order::Arrival, &held);
+        assert_eq!((ledger.next, &ledger.open), (8, &BTreeSet::from([4, 6])));
+        let said = take(&mut ledger.clone(), &[7], 0).unwrap_err();
+        assert_eq!(said, "prompt 7 must be trained on once, got it a second time");
+        take(&mut ledger, &[8, 4], 0).unwrap();
+        take(&mut ledger, &[9, 6], 0).unwrap();
+        assert!(ledger.open.is_empty());
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod ledger;
 mod masks;
 mod rewards;
 
+use std::sync::Arc;
+
 use super::{Metrics, generator::Answered};
 use crate::{
     config::{InvariantsConfig, OnBreak, PpoConfig},
@@ -159,7 +161,7 @@ impl<'a> Invariants<'a> {
     pub(super) fn taken(
         &mut self,
         step: u64,
-        batch: &[Answered],
+        batch: &[Arc<Answered>],
         dropped: u64,
     ) -> Result<(), Broken> {
         self.findings.begin(step);
@@ -177,7 +179,7 @@ impl<'a> Invariants<'a> {
     /// When a reward is not finite or out of range.
     pub(super) fn rewarded(
         &mut self,
-        batch: &[Answered],
+        batch: &[Arc<Answered>],
         rewards: &[Reward],
     ) -> Result<(), Broken> {
         let (range, prompts) = (self.config.reward_range(), self.prompts);

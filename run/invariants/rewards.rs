@@ -1,12 +1,14 @@
 //! Rewards that are none.
 
+use std::sync::Arc;
+
 use super::Breach;
 use crate::{data::PromptSample, run::generator::Answered, trainer::reward::Reward};
 
 /// Checks that every reward is finite, and each completion's sum within `least..=most`. Names the first that is not by its
 /// row of the data, its ticket and its sample.
 pub(super) fn check(
-    batch: &[Answered],
+    batch: &[Arc<Answered>],
     rewards: &[Reward],
     prompts: &[PromptSample],
     (least, most): (f64, f64),
@@ -41,7 +43,7 @@ mod tests {
             extra: serde_json::Map::new(),
             place: Place { file: Path::new("a.jsonl").into(), line: row as u64 + 1 },
         });
-        let batch = [answered(4, 0, 1), answered(5, 1, 2)];
+        let batch = [answered(4, 0, 1), answered(5, 1, 2)].map(Arc::new);
         check(&batch, rewards, &prompts, range).map_err(|breach| breach.to_string())
     }
 

@@ -11,22 +11,28 @@ use super::{
 };
 use crate::{
     config::PpoConfig,
-    data::PromptSample,
     engine::{Engine, RefitReport},
     model::Model,
-    rollout::{Consumer, QueueSnapshot, Rollout, WeightVersion},
+    rollout::{Consumer, QueueError, QueueSnapshot, Rollout, WeightVersion},
     run::{
         Metrics, RunDirectory,
         canary::Canary,
+        faults::Faults,
         generator::Answered,
+        heartbeat::Heartbeat,
+        invariants::Invariants,
         mismatch::Gate,
         models,
         record::{EntryKind, Lane},
         resume,
-        reward::RewardSource,
+        scorer::{RewardLate, Scorer},
         session::Session,
+        whereabouts,
     },
-    trainer::{ppo::Trajectories, reward::Reward},
+    trainer::{
+        ppo::{PpoState, Trajectories},
+        reward::Reward,
+    },
 };
 
 /// A run under way.
@@ -35,8 +41,14 @@ pub(super) struct PpoRun<'a, 'o> {
     /// Iterations that an earlier run has done.
     pub(super) done: u64,
     pub(super) base: &'a Model,
-    pub(super) prompts: &'a [PromptSample],
-    pub(super) reward: RewardSource,
+    pub(super) reward: Scorer,
+    pub(super) invariants: Invariants<'a>,
+    /// Where the trainer stood when its weights last were those of a whole iteration.
+    pub(super) whole: PpoState,
+    /// The iteration of the latest checkpoint.
+    pub(super) saved: u64,
+    pub(super) heartbeat: &'a Heartbeat,
+    pub(super) faults: Faults,
     pub(super) trainer: Trainer,
     pub(super) engine: Engine,
     /// Seconds the engine had computed when the first prompt of this iteration was let in. That is before the iteration
@@ -51,13 +63,19 @@ pub(super) struct PpoRun<'a, 'o> {
 }
 
 impl PpoRun<'_, '_> {
-    /// Does the iterations that are left.
+    /// Does the iterations that are left; then gives up its end of the queue, which ends the generator, and hears from
+    /// that what it came to.
     ///
     /// # Errors
-    /// When an iteration cannot be done, or what it leaves cannot be written.
-    pub(super) fn run(mut self) -> Result<PpoOutcome> {
+    /// When an iteration cannot be done, or what it leaves cannot be written. What is whole is then in a checkpoint.
+    pub(super) fn run(mut self, generated: impl FnOnce() -> Result<()>) -> Result<PpoOutcome> {
         let outcome = self.iterations();
-        self.session.end(outcome)
+        let left = if outcome.is_err() { self.leave() } else { Ok(()) };
+        let Self { mut session, consumer, .. } = self;
+        drop(consumer);
+        // Where the generator failed, the trainer can only say that nothing came. And why there is no checkpoint matters
+        // less than why one was needed.
+        session.end(generated().and(outcome).and_then(|outcome| left.map(|()| outcome)))
     }
 
     fn iterations(&mut self) -> Result<PpoOutcome> {
@@ -67,13 +85,15 @@ impl PpoRun<'_, '_> {
             outcome.policy = RunDirectory::latest(&self.config.output_dir)?.join("policy");
         }
         for iteration in self.done + 1..=self.config.ppo.iterations {
-            let metrics = self.iterate(iteration)?;
+            let metrics = self.iterate(iteration).map_err(|error| self.explained(error))?;
             self.say_notes()?;
             self.session.report(iteration, &metrics)?;
             outcome.iterations.push(metrics);
             if self.session.saves(iteration) {
+                self.works("the checkpoint", iteration);
                 outcome.policy = self.save(iteration)?;
             }
+            self.invariants.verdict()?;
         }
         Ok(outcome)
     }
@@ -82,27 +102,42 @@ impl PpoRun<'_, '_> {
     fn iterate(&mut self, iteration: u64) -> Result<Metrics> {
         let (mut metrics, mut watch) = (Metrics::new(), self.session.begin(iteration));
 
-        let answered = self.consumer.take()?;
+        self.faults.strike("queue", iteration)?;
+        self.waits("rollouts", iteration);
+        let mut answered = self.consumer.take()?;
+        self.faults.spoil_batch(iteration, &mut answered);
+        self.invariants.taken(iteration, &answered, self.queued.dropped)?;
         let busy = self.engine.stats().busy_seconds - self.busy_before;
         watch.lap(Lane::Wait, "gen")?;
 
-        let rewards = self.reward.score(&answered, self.prompts)?;
+        self.waits("rewards", iteration);
+        let (answered, rewards) = self.reward.score(iteration, answered)?;
+        self.invariants.rewarded(&answered, &rewards)?;
         watch.lap(Lane::Score, "reward")?;
 
+        self.works("scores", iteration);
         let rollouts: Vec<Rollout> =
             answered.into_iter().flat_map(|one| Arc::unwrap_or_clone(one).rollouts).collect();
         let mut trajectories = self.trainer.score(&rollouts, &rewards)?;
+        self.invariants.scored(&rollouts, &trajectories, self.trainer.state())?;
         metrics.extend(self.pass_gate(iteration, &mut trajectories)?);
         metrics.extend(trajectories.stats.metrics().into_iter().collect());
         watch.lap(Lane::Score, "score")?;
 
+        self.works("the update", iteration);
+        self.faults.strike("trainer", iteration)?;
+        self.faults.spoil_gradient(iteration, &mut trajectories);
         let stats = self.trainer.update(&trajectories)?;
+        self.invariants.updated(&stats, || setup::check_weights(&self.trainer))?;
+        self.whole = self.trainer.state().clone();
         metrics.extend(stats.metrics().into_iter().collect());
         watch.lap(Lane::Train, "update")?;
 
+        self.waits("settling", iteration);
         self.settle()?;
         watch.lap(Lane::Wait, "settle")?;
 
+        self.waits("the refit", iteration);
         let refit = self.refit()?;
         metrics.extend(refit_metrics(&refit));
         watch.lap(Lane::Refit, "update_weights")?;
@@ -113,7 +148,10 @@ impl PpoRun<'_, '_> {
         self.busy_before = self.engine.stats().busy_seconds;
         self.end(iteration, refit.version);
 
+        self.works("records", iteration);
         self.write_samples(iteration, &rollouts, &rewards)?;
+        metrics.extend(self.invariants.findings.metrics());
+        self.say_warnings()?;
         let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
         metrics.set("perf/generated_tokens", tokens as f64);
         metrics.set("perf/generation_tokens_per_s", tokens as f64 / busy.max(1e-9));
@@ -132,6 +170,29 @@ impl PpoRun<'_, '_> {
     fn settle(&mut self) -> Result<()> {
         if self.config.queue.settles() {
             self.consumer.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Says with an error of somebody who waited in vain where everybody was.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        use crate::engine::Error::{Deadline, Stopped};
+        let waited = error.is::<QueueError>()
+            || error.is::<RewardLate>()
+            || matches!(error.downcast_ref(), Some(Deadline { .. } | Stopped(_)));
+        if !waited {
+            return error;
+        }
+        let (queue, engine) = (self.consumer.state(), self.engine.stats());
+        let others = whereabouts::describe(Some(&queue), Some(&engine));
+        error.context(format!("the trainer cannot go on{others}"))
+    }
+
+    /// Writes down the invariants that were broken and do not end the run.
+    fn say_warnings(&mut self) -> Result<()> {
+        for broken in self.invariants.findings.take_warnings() {
+            let (name, text) = (broken.name(), broken.to_string());
+            self.session.journal(EntryKind::Warning, Some(name), &text)?;
         }
         Ok(())
     }
@@ -161,6 +222,16 @@ impl PpoRun<'_, '_> {
         Ok(breaches.into_iter().collect())
     }
 
+    /// Shows that the trainer has begun to compute or to write.
+    fn works(&self, at: &str, iteration: u64) {
+        self.heartbeat.works(format!("{at} of iteration {iteration}"), self.consumer.state());
+    }
+
+    /// Shows that the trainer has begun to wait for somebody.
+    fn waits(&self, at: &str, iteration: u64) {
+        self.heartbeat.waits(format!("{at} of iteration {iteration}"), self.consumer.state());
+    }
+
     /// Lets the engine see the policy as it now is.
     fn refit(&mut self) -> Result<RefitReport> {
         let version = self.consumer.version().next();
@@ -188,13 +259,37 @@ impl PpoRun<'_, '_> {
             .samples(iteration, |most| rollouts.iter().zip(rewards).take(most).map(row).collect())
     }
 
+    /// Saves the last whole state of a run that cannot go on, unless there is no weight that has moved since the latest
+    /// checkpoint, or one has moved since that state.
+    fn leave(&mut self) -> Result<()> {
+        self.say_warnings()?;
+        let (now, whole) = (self.trainer.state(), &self.whole);
+        let moved =
+            (now.policy_steps, now.critic_steps) != (whole.policy_steps, whole.critic_steps);
+        let iteration = whole.iteration;
+        if moved || iteration == self.saved {
+            return Ok(());
+        }
+        // What scoring has counted since belongs to an iteration that will be done again.
+        self.trainer.restore(self.whole.clone());
+        if iteration > self.queued.iteration {
+            // The iteration got as far as its update: a resumed run answers what is left in the queue under the new weights.
+            self.consumer.close(self.consumer.version().next());
+            self.queued = self.consumer.snapshot();
+        }
+        self.works("the checkpoint", iteration);
+        self.save(iteration).map(drop)
+    }
+
     fn save(&mut self, iteration: u64) -> Result<PathBuf> {
-        let (trainer, base) = (&self.trainer, self.base);
+        let (trainer, base, faults) = (&self.trainer, self.base, &self.faults);
         let checkpoint = self.session.save(iteration, |dir| {
+            faults.strike("checkpoint", iteration)?;
             models::save(&dir.join("policy"), &trainer.policy().model, base, &[])?;
             models::save(&dir.join("value"), &trainer.critic().model, base, &[])?;
             resume::save(dir, trainer)
         })?;
+        self.saved = iteration;
         Ok(checkpoint.join("policy"))
     }
 }

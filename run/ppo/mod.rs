@@ -3,7 +3,7 @@
 mod iteration;
 mod setup;
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{any::Any, path::PathBuf, sync::Arc, thread};
 
 use anyhow::{Result, anyhow};
 
@@ -11,13 +11,18 @@ use super::{
     Launch, Metrics,
     batches::order,
     canary::Canary,
+    faults::Faults,
     generator::Generator,
+    heartbeat::Heartbeat,
+    invariants::{Invariants, Ledger},
     mismatch::Gate,
-    models,
+    models, panics,
     placement::Placement,
-    record::EntryKind,
+    record::{EntryKind, Journal},
+    relay::relay,
     reward::RewardSource,
     samples::{self, Samples},
+    scorer::{Scorer, ScorerOptions},
     session::{self, Session},
 };
 use crate::{
@@ -39,26 +44,39 @@ pub struct PpoOutcome {
 /// Trains a policy against a reward and writes it into the run directory, with its critic.
 ///
 /// # Errors
-/// As [`super::sft`]; and when engine or reward fail on the way.
+/// As [`super::sft`]; when engine or reward fail on the way, or do not answer until their deadlines; when an invariant is
+/// broken; and when the trainer gives no sign of life: its thread is then left behind, and ends with the process.
 pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     session::check(config, launch.earlier)?;
-    // On a thread of its own: the places that its threads get end with it.
-    thread::scope(|scope| {
-        let trainer = thread::Builder::new().name("trainer".into());
-        let run = trainer.spawn_scoped(scope, || run(config, launch))?;
-        run.join().map_err(|_| anyhow!("the trainer thread panicked"))?
-    })
+    let Launch { earlier, observer } = launch;
+    let (heartbeat, (mut relay, relayed)) = (Heartbeat::new("opening the models"), relay());
+    // On a thread of its own: the places that its threads get end with it, and it can be left behind.
+    let trainer = thread::Builder::new().name("trainer".into()).spawn({
+        let (config, heartbeat) = (config.clone(), heartbeat.clone());
+        move || run(&config, Launch { earlier, observer: &mut relay }, &heartbeat)
+    })?;
+    let panicked = |panic: Box<dyn Any + Send>| {
+        anyhow!(
+            "the trainer thread panicked: {}; {}",
+            panics::message(&*panic),
+            heartbeat.describe()
+        )
+    };
+    relayed
+        .tell(observer, &heartbeat, config.deadlines.trainer())
+        .and_then(|()| trainer.join().map_err(panicked))
+        .inspect_err(|lost| Journal::note_end(&config.output_dir, &format!("{lost:#}")))?
 }
 
-fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
+fn run(config: &PpoConfig, launch: Launch<'_>, heartbeat: &Heartbeat) -> Result<PpoOutcome> {
     let placement = match config.queue.overlaps() {
         true => Placement::side_by_side(config.threads, config.engine.threads),
         false => Placement::in_turns(config.threads, config.engine.threads),
     };
     models::use_threads(placement.trainer_threads)?;
     let base = models::open(&config.model.path)?;
-    let Samples { train: prompts, reports, .. } =
-        samples::read::<PromptSample>(&config.data, &base)?;
+    let Samples { train, reports, .. } = samples::read::<PromptSample>(&config.data, &base)?;
+    let prompts: Arc<[PromptSample]> = train.into();
     let longest = setup::longest_rollout(config, &base, &prompts);
     let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
@@ -66,6 +84,7 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     let done = setup::resume(config, launch.earlier, &mut trainer)?;
     let policy = &trainer.policy().model;
     let engine = setup::engine(config, &placement, &base, (policy, WeightVersion(done)))?;
+    heartbeat.watch(&engine);
     let canary = Canary::new(&config.engine, &prompts);
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
@@ -82,6 +101,13 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         session.journal(EntryKind::Resume, None, &format!("resumed after iteration {done}"))?;
     }
     let busy_before = engine.stats().busy_seconds;
+    let faults = Faults::of(config);
+    let options = ScorerOptions {
+        threads: placement.trainer_threads,
+        deadline: config.deadlines.reward(),
+        faults: faults.clone(),
+    };
+    let reward = Scorer::start(reward, prompts.clone(), options)?;
 
     let batch = config.ppo.prompts_per_iteration;
     let queued = QueueSnapshot {
@@ -90,18 +116,19 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         next: Ticket(done * batch as u64),
         ..QueueSnapshot::default()
     };
-    let (issuer, mut consumer) = restore(
-        QueueOptions {
-            batch,
-            max_staleness: config.queue.max_staleness(),
-            order: config.queue.order,
-            deadline: Duration::from_secs_f64(config.engine.deadline_seconds),
-        },
-        queued,
-    )?;
+    let options = QueueOptions {
+        batch,
+        max_staleness: config.queue.max_staleness(),
+        order: config.queue.order,
+        deadline: config.deadlines.rollouts(config.engine.deadline_seconds),
+    };
+    let ledger = Ledger::new(&options, &queued);
+    let (issuer, mut consumer) = restore(options, queued)?;
     let generator = Generator {
         engine: engine.clone(),
         issuer,
+        heartbeat: heartbeat.clone(),
+        patience: config.deadlines.trainer(),
         prompts: &prompts,
         order: order(&config.data, config.seed, prompts.len()),
         sampling: Arc::new(
@@ -112,8 +139,12 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         config,
         done,
         base: &base,
-        prompts: &prompts,
         reward,
+        invariants: Invariants::new(config, &prompts, ledger),
+        whole: trainer.state().clone(),
+        saved: done,
+        heartbeat,
+        faults,
         trainer,
         engine,
         busy_before,
@@ -126,9 +157,11 @@ fn run(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     thread::scope(|scope| {
         let generator = scope.spawn(|| generator.run());
         // Whichever way this ends, its end of the queue goes with it, and the generator notices.
-        let outcome = run.run();
-        let generated = generator.join().map_err(|_| anyhow!("the generator thread panicked"))?;
-        // Where the generator failed, the trainer can only say that nothing came.
-        generated.and(outcome)
+        run.run(|| {
+            let panicked = |panic: Box<dyn Any + Send>| {
+                anyhow!("the generator thread panicked: {}", panics::message(&*panic))
+            };
+            generator.join().map_err(panicked)?
+        })
     })
 }

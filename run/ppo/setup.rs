@@ -10,6 +10,7 @@ use crate::{
     rollout::{Dtype, WeightVersion, Weights},
     run::{
         Earlier, RunDirectory,
+        faults::Faults,
         models::{self, Wanted},
         placement::Placement,
         resume,
@@ -99,12 +100,20 @@ pub(super) fn engine(
     };
     let threads = placement.engine_threads;
     let options = EngineConfig { threads, ..config.engine.clone() };
-    let engine =
-        placement.start_engine(|| Ok(Engine::builder().config(options).model(model).build()?))?;
+    let faults = Faults::of(config);
+    let engine = placement.start_engine(|| Ok(faults.engine(options, model)?))?;
     if refit_mode(config) == RefitMode::Copy {
         engine.blocking().refit(&weights(config, policy, version)?, RefitMode::Copy)?;
     }
     Ok(engine)
+}
+
+/// Checks that every weight of policy and critic is finite, so that a checkpoint may hold it.
+pub(super) fn check_weights(trainer: &Trainer) -> Result<(), String> {
+    let models = [("policy", &trainer.policy().model), ("critic", &trainer.critic().model)];
+    models.into_iter().try_for_each(|(name, model)| {
+        model.check_finite().map_err(|error| format!("in the {name}: {error}"))
+    })
 }
 
 /// An alias costs nothing, but an optimizer step under it would change the weights of what is being generated.

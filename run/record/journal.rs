@@ -75,6 +75,16 @@ impl Journal {
         self.0.write(serde_json::to_string(&entry).expect("texts and numbers are JSON"))
     }
 
+    /// Appends what ended a run that cannot write it down itself, if there is a journal.
+    pub(in crate::run) fn note_end(run: &Path, text: &str) {
+        if !run.join(FILE).exists() {
+            return;
+        }
+        // A journal that cannot be written is no reason to hide what ended the run.
+        let journal = Self::open(run);
+        drop(journal.and_then(|mut journal| journal.write(0, (EntryKind::Error, None), text)));
+    }
+
     /// Reads the journal of a run directory; empty where it has none. What a later version may have put there is passed
     /// over.
     ///

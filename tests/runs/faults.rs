@@ -1,1 +1,218 @@
 //! Stalls, panics and rewards that are none: each ends in a named error.
+
+use rollforge::{
+    config::PpoConfig,
+    run::{self, Earlier, Launch, Silent, record::Journal},
+};
+
+use crate::world::{World, column, launch, ppo_of_digits};
+
+/// Runs PPO into its error, which must be one line.
+fn failure(world: &World, name: &str, more: &str) -> String {
+    let config = world.config::<PpoConfig>(name, "guess", &ppo_of_digits("echo", more));
+    let said = format!("{:#}", run::ppo(&config, launch(&mut Silent)).unwrap_err());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+/// Goes on with a run that failed, under the configuration without what made it fail.
+fn resume(world: &World, name: &str, more: &str) {
+    let config = world.config::<PpoConfig>(name, "guess", &ppo_of_digits("echo", more));
+    run::ppo(&config, Launch { earlier: Earlier::Resume, ..launch(&mut Silent) }).unwrap();
+}
+
+fn world() -> World {
+    let world = World::of_digits();
+    world.digits("echo", |prompt, _| prompt);
+    world
+}
+
+/// Returns names and texts of a run's warnings.
+fn warnings(world: &World, name: &str) -> Vec<(String, String)> {
+    let entries = Journal::read(&world.path(name)).unwrap();
+    entries.into_iter().filter_map(|entry| Some((entry.name?, entry.text))).collect()
+}
+
+#[test]
+fn every_invariant_holds_in_a_usual_run_and_says_so() {
+    let world = world();
+    world.ppo_of_digits("held", "guess", "echo", "ppo.iterations = 2\nppo.mini_batches = 2\n");
+    let lines = world.metrics("held");
+    for name in ["ledger", "rewards", "masks", "ratio", "finite"] {
+        assert_eq!(column(&lines, &format!("invariant/{name}")), [0.0, 0.0], "{name}");
+    }
+    let kl: Vec<_> = lines.iter().map(|line| line["invariant/kl"].as_f64()).collect();
+    assert_eq!(kl, [Some(0.0), None], "after the first optimizer step the policy may move");
+    assert!(warnings(&world, "held").is_empty());
+}
+
+#[test]
+fn a_policy_that_is_not_its_reference_breaks_the_kl_invariant() {
+    let world = world();
+    let other = "ppo.iterations = 1\nmodel.reference = 'model'\n";
+    world.ppo_of_digits("unasked", "guess", "echo", other);
+    assert!(world.metrics("unasked")[0].get("invariant/kl").is_none());
+    let said = failure(&world, "stopped", &format!("{other}invariants.kl = 'stop'\n"));
+    assert!(said.contains("invariant kl is broken at step 1: the KL from the reference"), "{said}");
+    assert!(!world.path("stopped/LATEST").exists(), "nothing was learned");
+    world.ppo_of_digits("warned", "guess", "echo", &format!("{other}invariants.kl = 'warn'\n"));
+    assert_eq!(column(&world.metrics("warned"), "invariant/kl"), [1.0]);
+    assert_eq!(warnings(&world, "warned")[0].0, "kl");
+}
+
+#[test]
+fn a_ratio_from_the_engines_numbers_is_looked_at_where_asked_for() {
+    let world = world();
+    let rollout = "ppo.iterations = 1\nppo.old_logprobs = 'rollout'\n";
+    world.ppo_of_digits("unasked", "guess", "echo", rollout);
+    assert!(world.metrics("unasked")[0].get("invariant/ratio").is_none());
+    let warned = format!("{rollout}invariants.ratio = 'warn'\n");
+    world.ppo_of_digits("warned", "guess", "echo", &warned);
+    assert_eq!(column(&world.metrics("warned"), "invariant/ratio"), [1.0]);
+    let wide = format!("{rollout}invariants.ratio = 'stop'\ninvariants.ratio_tolerance = 0.001\n");
+    world.ppo_of_digits("within", "guess", "echo", &wide);
+    assert_eq!(column(&world.metrics("within"), "invariant/ratio"), [0.0]);
+}
+
+#[test]
+fn a_reward_out_of_range_stops_the_run_or_is_written_down() {
+    let world = world();
+    let range = "ppo.iterations = 2\ninvariants.reward_max = 0.5\n";
+    let said = failure(&world, "stopped", range);
+    let expected = "invariant rewards is broken at step 1: the reward of ";
+    assert!(said.starts_with(expected) && said.contains("echo.jsonl:"), "{said}");
+    assert!(said.ends_with("must be from -inf to 0.5, got 1"), "{said}");
+    world.ppo_of_digits(
+        "warned",
+        "guess",
+        "echo",
+        &format!("{range}invariants.rewards = 'warn'\n"),
+    );
+    assert_eq!(column(&world.metrics("warned"), "invariant/rewards"), [1.0, 1.0]);
+}
+
+#[cfg(feature = "fault-injection")]
+mod injected {
+    use super::*;
+
+    /// Three iterations, of which the first is saved.
+    const RUN: &str = "ppo.iterations = 3\ncheckpoint.every = 10\n";
+
+    /// Runs into a fault in the second iteration, which must leave the first as a checkpoint; goes on, and must end like a
+    /// run without the fault. Returns the error.
+    fn survives(world: &World, fault: &str, more: &str) -> String {
+        let (name, more) = (fault.replace([':', '@'], "_"), format!("{RUN}{more}"));
+        let said = failure(world, &name, &format!("{more}faults = ['{fault}']\n"));
+        let latest = std::fs::read_to_string(world.path(&name).join("LATEST")).unwrap();
+        assert_eq!(latest.trim(), "checkpoints/step_1", "{said}");
+        let entries = Journal::read(&world.path(&name)).unwrap();
+        assert!(entries.iter().any(|entry| said.ends_with(&entry.text)), "{said}: {entries:?}");
+        resume(world, &name, &more);
+        let undisturbed = format!("undisturbed_{}", more.len());
+        if !world.path(&undisturbed).exists() {
+            world.ppo_of_digits(&undisturbed, "guess", "echo", &more);
+        }
+        assert_eq!(world.checksum(&name), world.checksum(&undisturbed), "{fault}");
+        said
+    }
+
+    #[test]
+    fn a_reward_source_that_fails_panics_hangs_or_returns_no_number_is_named() {
+        let world = world();
+        let said = survives(&world, "reward:error@2", "");
+        assert_eq!(said, "the reward source failed in iteration 2: told to fail");
+        let said = survives(&world, "reward:panic@2", "");
+        assert_eq!(said, "the reward source panicked in iteration 2: told to panic");
+        let said = survives(&world, "reward:nan@2", "");
+        assert!(said.contains("invariant rewards is broken at step 2: the reward of "), "{said}");
+        assert!(said.ends_with("(prompt 199, sample 0) must be finite, got NaN"), "{said}");
+        let said = survives(&world, "reward:hang@2", "deadlines.reward_seconds = 2.0\n");
+        assert!(said.contains("s for the reward source to score 100 completions"), "{said}");
+        assert!(said.contains("queue: ") && said.contains("KV blocks used"), "{said}");
+    }
+
+    #[test]
+    fn an_engine_that_stalls_or_panics_is_named() {
+        let world = world();
+        let said = survives(&world, "engine:panic@2", "");
+        assert!(
+            said.ends_with("the engine has stopped: its backend panicked: told to panic"),
+            "{said}"
+        );
+        let said = survives(&world, "engine:stall@2", "engine.deadline_seconds = 3.0\n");
+        assert!(said.contains("generation ended; queue: 100 prompts with the engine"), "{said}");
+        assert!(said.contains("the engine thread has been in step"), "{said}");
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_is_not_trained_on() {
+        let said = survives(&world(), "queue:twice@2", "");
+        assert_eq!(
+            said,
+            "invariant ledger is broken at step 2: prompt 100 must be trained on once, got it a second time"
+        );
+    }
+
+    #[test]
+    fn a_trainer_that_panics_leaves_the_checkpoint_before_it() {
+        let world = world();
+        let more = "ppo.iterations = 3\ncheckpoint.every = 1\n";
+        let said = failure(&world, "panicked", &format!("{more}faults = ['trainer:panic@2']\n"));
+        assert!(
+            said.starts_with(
+                "the trainer thread panicked: told to panic; the trainer has been at the update"
+            ),
+            "{said}"
+        );
+        let entries = Journal::read(&world.path("panicked")).unwrap();
+        assert_eq!(entries.last().unwrap().text, said);
+        resume(&world, "panicked", more);
+        world.ppo_of_digits("undisturbed", "guess", "echo", more);
+        assert_eq!(world.checksum("panicked"), world.checksum("undisturbed"));
+    }
+
+    #[test]
+    fn a_trainer_that_hangs_or_takes_nothing_out_of_a_full_queue_is_left_behind() {
+        let world = world();
+        let more = "ppo.iterations = 3\nqueue.mode = 'async'\ndeadlines.trainer_seconds = 4.0\n";
+        for (fault, at) in [
+            ("trainer:hang@2", "the update of iteration 2"),
+            ("queue:full@2", "records of iteration 1"),
+        ] {
+            let name = fault.replace([':', '@'], "_");
+            let said = failure(&world, &name, &format!("{more}faults = ['{fault}']\n"));
+            assert!(
+                said.starts_with("the run waited 4.0 s for a sign of life of the trainer"),
+                "{said}"
+            );
+            assert!(said.contains(&format!("at {at} for")), "{said}");
+        }
+    }
+
+    #[test]
+    fn mini_batches_that_are_not_finite_are_skipped_and_counted_and_end_the_run_after_some() {
+        let world = world();
+        let more = "ppo.iterations = 2\nppo.epochs = 1\nppo.mini_batches = 2\n";
+        let skipping =
+            format!("{more}invariants.max_skipped_steps = 3\nfaults = ['gradient:nan@1']\n");
+        world.ppo_of_digits("skipping", "guess", "echo", &skipping);
+        let lines = world.metrics("skipping");
+        assert_eq!(column(&lines, "optimizer/skipped"), [4.0, 0.0]);
+        assert_eq!(column(&lines, "invariant/finite"), [1.0, 0.0]);
+        assert_eq!(column(&lines, "optimizer_steps"), [0.0, 2.0]);
+        let said = failure(&world, "stopped", &skipping.replace("= 3\n", "= 2\n"));
+        assert!(said.ends_with("got 4 skipped, 2 in a row"), "{said}");
+        assert_eq!(world.metrics("stopped").len(), 1, "the iteration that was over is on record");
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_leaves_the_one_before_it() {
+        let world = world();
+        let more = "ppo.iterations = 3\ncheckpoint.every = 1\n";
+        let said = failure(&world, "full", &format!("{more}faults = ['checkpoint:error@2']\n"));
+        assert_eq!(said, "told to fail");
+        resume(&world, "full", more);
+        world.ppo_of_digits("undisturbed", "guess", "echo", more);
+        assert_eq!(world.checksum("full"), world.checksum("undisturbed"));
+    }
+}

@@ -6,6 +6,7 @@ use super::{
     Error, Model, Result,
     head::{Outputs, check, to_host},
     packed::{Packed, Rows},
+    parameters::Parameters,
 };
 use crate::{
     model::Head,
@@ -97,6 +98,16 @@ impl Model {
             check_length(gradient.len(), rows.len())?;
             seed(&scores, &gradient)?.f_backward().map_err(Error::from)
         })
+    }
+
+    /// Checks that every weight is finite.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check_finite(&self) -> Result<()> {
+        let layout = &self.parameters.layout;
+        let master = &self.parameters.weights().buffers()[0];
+        tch::no_grad(|| Parameters::check_finite(layout, master, "weight"))
     }
 
     /// Sets the gradient to zero.
