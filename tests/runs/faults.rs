@@ -2,7 +2,7 @@
 
 use rollforge::{
     config::PpoConfig,
-    run::{self, Earlier, Launch, Silent, record::Journal},
+    run::{self, Silent, record::Journal},
 };
 
 use crate::world::{World, column, launch, ppo_of_digits};
@@ -13,12 +13,6 @@ fn failure(world: &World, name: &str, more: &str) -> String {
     let said = format!("{:#}", run::ppo(&config, launch(&mut Silent)).unwrap_err());
     assert_eq!(said.lines().count(), 1, "{said}");
     said
-}
-
-/// Goes on with a run that failed, under the configuration without what made it fail.
-fn resume(world: &World, name: &str, more: &str) {
-    let config = world.config::<PpoConfig>(name, "guess", &ppo_of_digits("echo", more));
-    run::ppo(&config, Launch { earlier: Earlier::Resume, ..launch(&mut Silent) }).unwrap();
 }
 
 fn world() -> World {
@@ -93,10 +87,18 @@ fn a_reward_out_of_range_stops_the_run_or_is_written_down() {
 
 #[cfg(feature = "fault-injection")]
 mod injected {
+    use rollforge::run::{Earlier, Launch};
+
     use super::*;
 
     /// Three iterations, of which the first is saved.
     const RUN: &str = "ppo.iterations = 3\ncheckpoint.every = 10\n";
+
+    /// Goes on with a run that failed, under the configuration without what made it fail.
+    fn resume(world: &World, name: &str, more: &str) {
+        let config = world.config::<PpoConfig>(name, "guess", &ppo_of_digits("echo", more));
+        run::ppo(&config, Launch { earlier: Earlier::Resume, ..launch(&mut Silent) }).unwrap();
+    }
 
     /// Runs into a fault in the second iteration, which must leave the first as a checkpoint; goes on, and must end like a
     /// run without the fault. Returns the error.
