@@ -70,11 +70,15 @@ pub struct LogConfig {
     pub every: u64,
     /// Write so many sampled completions each time, where the run samples any. Default 4.
     pub samples: usize,
+    /// Write metrics as TensorBoard's event files, too. Default true.
+    pub tensorboard: bool,
+    /// Write when what was at work into `trace.json`. Default true.
+    pub trace: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { every: 1, samples: 4 }
+        Self { every: 1, samples: 4, tensorboard: true, trace: true }
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod assembly;
 pub mod backend;
+mod busy;
 mod config;
 pub mod error;
 mod handle;

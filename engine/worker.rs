@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::{
     Backend, Error, Event, RefitInFlight, RefitMode, RefitReport, Request, RequestId, Stats,
-    StreamEvent, Verdict, assembly::Assembly,
+    StreamEvent, Verdict, assembly::Assembly, busy::BusyTimes,
 };
 use crate::rollout::Weights;
 
@@ -65,6 +66,7 @@ pub(super) enum Command {
 pub(super) struct Pulse {
     stats: Mutex<Stats>,
     notes: Mutex<Vec<String>>,
+    busy: Mutex<BusyTimes>,
     /// Counts what the thread did: a caller that waits in vain sees whether anything moved.
     beats: AtomicU64,
     /// Why the thread ended.
@@ -80,6 +82,11 @@ impl Pulse {
     /// Takes what the backend said since this was last asked.
     pub(super) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock())
+    }
+
+    /// Takes when the backend was at work since this was last asked.
+    pub(super) fn take_busy(&self) -> Vec<Range<Instant>> {
+        self.busy.lock().take(Instant::now())
     }
 
     /// Returns a number that grows with everything the thread does.
@@ -171,6 +178,7 @@ impl Worker {
         if !self.take_commands() {
             return Ok(false);
         }
+        self.observe_busy();
         self.refit_if_possible();
         if let Err(error) = self.backend.poll(&mut self.events) {
             self.events.clear();
@@ -179,9 +187,14 @@ impl Worker {
             }
             self.fail_calls(&error);
         }
+        self.observe_busy();
         self.deliver();
         self.beat();
         Ok(true)
+    }
+
+    fn observe_busy(&self) {
+        self.pulse.busy.lock().observe(self.backend.is_busy(), Instant::now());
     }
 
     /// Shows how the backend is, and that something moved.

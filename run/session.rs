@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     Earlier, Metrics, Observer, RunDirectory,
-    record::{EntryKind, Journal, Lane, Trace},
+    record::{EntryKind, EventFile, Journal, Lane, Trace},
     stopwatch::Stopwatch,
 };
 use crate::config::{
@@ -100,6 +100,8 @@ pub(super) struct Session<'a> {
     pub(super) trace: Trace,
     observer: &'a mut dyn Observer,
     journal: Journal,
+    /// Begun with the first step that is written down.
+    events: Option<EventFile>,
     /// The step under way, from 1.
     step: u64,
     log: LogConfig,
@@ -121,7 +123,11 @@ impl<'a> Session<'a> {
             RunDirectory::create(config.output_dir(), &to_toml(config), launch.earlier)?;
         launch.observer.start(stage, total);
         Ok(Self {
-            trace: Trace::open(directory.path())?,
+            trace: match config.log().trace {
+                true => Trace::open(directory.path())?,
+                false => Trace::off(),
+            },
+            events: None,
             journal: Journal::open(directory.path())?,
             directory,
             observer: launch.observer,
@@ -198,6 +204,14 @@ impl<'a> Session<'a> {
     pub(super) fn report(&mut self, step: u64, metrics: &Metrics) -> Result<()> {
         if self.is_due(step, self.log.every) {
             self.directory.record(step, metrics)?;
+            if self.log.tensorboard {
+                let run = self.directory.path();
+                let events = match self.events.take() {
+                    Some(events) => events,
+                    None => EventFile::create(run, step)?,
+                };
+                self.events.insert(events).write(step, metrics)?;
+            }
         }
         self.observer.step(step, metrics);
         Ok(())

@@ -1,11 +1,12 @@
 //! How long each phase of an iteration took: for the metrics `timing_s/*`, and for the trace.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     DirectoryError, Metrics,
     record::{Lane, Trace},
 };
+use crate::trainer::Phase;
 
 /// Measures phases that follow each other.
 pub(super) struct Stopwatch {
@@ -34,7 +35,19 @@ impl Stopwatch {
         self.trace.span((lane, name), (began, ended), self.iteration)
     }
 
-    fn count(&mut self, name: &str, more: std::time::Duration) {
+    /// Takes in what the trainer did within the latest phases: spans of a lane and metrics, as in [`Stopwatch::lap`].
+    ///
+    /// # Errors
+    /// When the trace cannot be written.
+    pub(super) fn parts(&mut self, lane: Lane, phases: &[Phase]) -> Result<(), DirectoryError> {
+        for phase in phases {
+            self.count(phase.name, phase.duration());
+            self.trace.span((lane, phase.name), (phase.began, phase.ended), self.iteration)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, name: &str, more: Duration) {
         let metric = format!("timing_s/{name}");
         let before = self.laps.get(&metric).unwrap_or_default();
         self.laps.set(metric, before + more.as_secs_f64());
@@ -45,9 +58,13 @@ impl Stopwatch {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Returns the phases, and all time since the start as `timing_s/step`.
+    /// Ends the iteration. Returns its phases; all its time; and how much engine and trainer waited since the iteration
+    /// before it ended.
     pub(super) fn metrics(self) -> Metrics {
         let total = self.total();
-        self.laps.with("timing_s/step", total)
+        let ratios = self.trace.ratios().map(|ratios| ratios.metrics()).unwrap_or_default();
+        let mut metrics = self.laps.with("timing_s/step", total).with("perf/time_per_step", total);
+        metrics.extend(ratios);
+        metrics
     }
 }

@@ -206,7 +206,17 @@ fn a_resumed_run_ends_as_one_that_was_never_stopped_bit_for_bit() {
 /// Says whether a metric measures time, so differs from run to run.
 fn is_timing(name: &str) -> bool {
     name.starts_with("timing_s/")
-        || ["sync/seconds", "perf/throughput", "perf/generation_tokens_per_s"].contains(&name)
+        || [
+            "eps",
+            "perf/engine_idle_ratio",
+            "perf/overlap_ratio",
+            "perf/trainer_idle_ratio",
+            "sync/seconds",
+            "perf/throughput",
+            "perf/time_per_step",
+            "perf/generation_tokens_per_s",
+        ]
+        .contains(&name)
 }
 
 #[test]

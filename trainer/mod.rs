@@ -11,6 +11,7 @@ mod error;
 pub mod kl;
 pub mod learner;
 pub mod loss;
+mod phases;
 pub mod ppo;
 pub mod reward;
 pub mod reward_model;
@@ -24,3 +25,4 @@ mod tabular;
 pub mod torch;
 
 pub use error::Error;
+pub use phases::Phase;

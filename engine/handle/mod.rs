@@ -9,11 +9,12 @@ mod tests;
 mod wait;
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam::channel::Sender;
@@ -271,6 +272,12 @@ impl Engine {
     /// Takes what the engine said since this was last asked, a line each: which way weights get in, that it is a double.
     pub fn take_notes(&self) -> Vec<String> {
         self.0.pulse.take_notes()
+    }
+
+    /// Takes when the engine was at work since this was last asked: stretches from the first request to the last answer,
+    /// the one under way cut off at this moment. The latest 1024 are kept for a caller who does not ask.
+    pub fn take_busy(&self) -> Vec<Range<Instant>> {
+        self.0.pulse.take_busy()
     }
 
     /// Returns how busy the engine was after its latest step. Never waits.

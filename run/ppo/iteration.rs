@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::{
     PpoOutcome,
@@ -23,14 +22,14 @@ use crate::{
         invariants::Invariants,
         mismatch::Gate,
         models,
-        record::{EntryKind, Lane},
+        record::{EntryKind, Lane, SampleRow, choose},
         resume,
         scorer::{RewardLate, Scorer},
         session::Session,
         whereabouts,
     },
     trainer::{
-        ppo::{PpoState, Trajectories},
+        ppo::{PpoState, ScoreStats, Trajectories},
         reward::Reward,
     },
 };
@@ -123,6 +122,7 @@ impl PpoRun<'_, '_> {
         metrics.extend(self.pass_gate(iteration, &mut trajectories)?);
         metrics.extend(trajectories.stats.metrics().into_iter().collect());
         watch.lap(Lane::Score, "score")?;
+        watch.parts(Lane::Score, &self.trainer.take_phases())?;
 
         self.works("the update", iteration);
         self.faults.strike("trainer", iteration)?;
@@ -132,6 +132,7 @@ impl PpoRun<'_, '_> {
         self.whole = self.trainer.state().clone();
         metrics.extend(stats.metrics().into_iter().collect());
         watch.lap(Lane::Train, "update")?;
+        watch.parts(Lane::Train, &self.trainer.take_phases())?;
 
         self.waits("settling", iteration);
         self.settle()?;
@@ -149,13 +150,11 @@ impl PpoRun<'_, '_> {
         self.end(iteration, refit.version);
 
         self.works("records", iteration);
-        self.write_samples(iteration, &rollouts, &rewards)?;
+        self.write_samples(iteration, &rollouts, (&rewards, &trajectories.stats))?;
         metrics.extend(self.invariants.findings.metrics());
         self.say_warnings()?;
-        let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
-        metrics.set("perf/generated_tokens", tokens as f64);
-        metrics.set("perf/generation_tokens_per_s", tokens as f64 / busy.max(1e-9));
-        metrics.set("perf/throughput", tokens as f64 / watch.total());
+        metrics.extend(throughput(&rollouts, busy, watch.total()));
+        self.trace_generation(iteration)?;
         metrics.extend(watch.metrics());
         Ok(metrics)
     }
@@ -163,6 +162,15 @@ impl PpoRun<'_, '_> {
     /// Passes on what the engine has to say.
     fn say_notes(&mut self) -> Result<()> {
         self.session.notes(&self.engine.take_notes())
+    }
+
+    /// Traces when the engine was at work.
+    fn trace_generation(&self, iteration: u64) -> Result<()> {
+        for busy in self.engine.take_busy() {
+            let lane = (Lane::Generate, "generate");
+            self.session.trace.span(lane, (busy.start, busy.end), iteration)?;
+        }
+        Ok(())
     }
 
     /// Waits, where runs are to repeat, until no prompt is with the engine: which weights answer it is then no matter of
@@ -243,20 +251,14 @@ impl PpoRun<'_, '_> {
         &self,
         iteration: u64,
         rollouts: &[Rollout],
-        rewards: &[Reward],
+        (rewards, stats): (&[Reward], &ScoreStats),
     ) -> Result<()> {
-        let row = |(rollout, reward): (&Rollout, &Reward)| -> Result<SampleRow> {
+        self.session.samples(iteration, |most| {
             let tokenizer = self.base.tokenizer()?;
-            Ok(SampleRow {
-                prompt: tokenizer.decode(rollout.prompt.tokens.ids(), false)?,
-                completion: tokenizer.decode(&rollout.completion, true)?,
-                score: reward.score(),
-                tokens: rollout.completion.len(),
-                ended: rollout.stop.is_end(),
-            })
-        };
-        self.session
-            .samples(iteration, |most| rollouts.iter().zip(rewards).take(most).map(row).collect())
+            let row =
+                |i: usize| SampleRow::new(rollouts, i, (rewards[i].score(), stats), tokenizer);
+            choose(rollouts, most).into_iter().map(row).collect()
+        })
     }
 
     /// Saves the last whole state of a run that cannot go on, unless there is no weight that has moved since the latest
@@ -301,12 +303,15 @@ fn refit_metrics(refit: &RefitReport) -> Metrics {
         .with("sync/version", refit.version.0 as f64)
 }
 
-/// One completion of `samples/iteration_N.jsonl`.
-#[derive(Serialize)]
-struct SampleRow {
-    prompt: String,
-    completion: String,
-    score: f32,
-    tokens: usize,
-    ended: bool,
+/// Returns how fast an iteration was, in tokens and completions; `busy` and `total` are the engine's and all seconds.
+fn throughput(rollouts: &[Rollout], busy: f64, total: f64) -> Metrics {
+    let generated: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
+    let prompts: usize = rollouts.iter().map(|rollout| rollout.prompt.tokens.ids().len()).sum();
+    let tokens = generated + prompts;
+    Metrics::new()
+        .with("eps", rollouts.len() as f64 / total)
+        .with("perf/generated_tokens", generated as f64)
+        .with("perf/generation_tokens_per_s", generated as f64 / busy.max(1e-9))
+        .with("perf/total_num_tokens", tokens as f64)
+        .with("perf/throughput", tokens as f64 / total)
 }

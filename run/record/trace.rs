@@ -11,9 +11,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::json;
 
-use super::lines::LineFile;
+use super::{
+    Ratios,
+    lines::{LineFile, Lines},
+};
 use crate::run::DirectoryError;
 
 const FILE: &str = "trace.json";
@@ -83,6 +87,10 @@ struct Open {
     file: Option<LineFile>,
     /// An instant, and what time it was then (microseconds since 1970).
     epoch: (Instant, u64),
+    /// Spans since the stretch began of which ratios are to be computed.
+    recent: Vec<Span>,
+    /// When that was (microseconds since 1970).
+    since: u64,
 }
 
 impl Trace {
@@ -111,7 +119,9 @@ impl Trace {
 
     fn over(file: Option<LineFile>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Arc::new(Mutex::new(Open { file, epoch: (Instant::now(), now.as_micros() as u64) })))
+        let since = now.as_micros() as u64;
+        let epoch = (Instant::now(), since);
+        Self(Arc::new(Mutex::new(Open { file, epoch, recent: Vec::new(), since })))
     }
 
     /// Writes down what kept a lane busy from `started` to `ended`.
@@ -126,7 +136,84 @@ impl Trace {
     ) -> Result<(), DirectoryError> {
         let mut open = self.0.lock();
         let (start, end) = (open.microseconds(started), open.microseconds(ended));
-        open.write(&Span { lane, name: name.into(), start, end, iteration })
+        let span = Span { lane, name: name.into(), start, end, iteration };
+        open.write(&span)?;
+        open.recent.push(span);
+        Ok(())
+    }
+
+    /// Returns how busy engine and trainer were since this was last asked. `None` where nobody generated or waited, as
+    /// where there is no engine.
+    pub fn ratios(&self) -> Option<Ratios> {
+        let mut open = self.0.lock();
+        let now = open.microseconds(Instant::now());
+        let stretch = std::mem::replace(&mut open.since, now)..now;
+        let spans = std::mem::take(&mut open.recent);
+        let shared = |span: &Span| matches!(span.lane, Lane::Generate | Lane::Wait);
+        spans.iter().any(shared).then(|| Ratios::of(&spans, stretch)).flatten()
+    }
+
+    /// Reads the trace of a run directory: the spans of each time the run was started, from the first. Empty where it has
+    /// none; what others may have put there is passed over.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(run: &Path) -> Result<Vec<Vec<Span>>, DirectoryError> {
+        let path = run.join(FILE);
+        let mut starts = Vec::new();
+        if !path.exists() {
+            return Ok(starts);
+        }
+        for line in Lines::open(path)? {
+            let line = line?;
+            let Ok(event) = serde_json::from_str::<Event>(line.trim_end_matches(',')) else {
+                continue;
+            };
+            match event.span() {
+                Some(span) => starts.last_mut().map(|spans: &mut Vec<_>| spans.push(span)),
+                None if event.names(Lane::ALL[0]) => Some(starts.push(Vec::new())),
+                None => None,
+            };
+        }
+        Ok(starts)
+    }
+}
+
+/// An event of the file, as far as it is read back.
+#[derive(Debug, Deserialize)]
+struct Event {
+    name: String,
+    ph: String,
+    tid: u64,
+    #[serde(default)]
+    ts: u64,
+    #[serde(default)]
+    dur: u64,
+    #[serde(default)]
+    args: Arguments,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Arguments {
+    #[serde(default)]
+    iteration: u64,
+}
+
+impl Event {
+    fn span(&self) -> Option<Span> {
+        let lane = Lane::ALL.into_iter().find(|lane| lane.number() == self.tid)?;
+        (self.ph == "X").then(|| Span {
+            lane,
+            name: self.name.clone().into(),
+            start: self.ts,
+            end: self.ts.saturating_add(self.dur),
+            iteration: self.args.iteration,
+        })
+    }
+
+    /// Says whether it gives a lane its name, which happens each time a run is started.
+    fn names(&self, lane: Lane) -> bool {
+        self.ph == "M" && self.name == "thread_name" && self.tid == lane.number()
     }
 }
 
@@ -147,5 +234,67 @@ impl Open {
             "pid": 1, "tid": span.lane.number(), "args": { "iteration": span.iteration },
         });
         file.write(format!("{event},"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_trace_reads_back_span_by_span_and_start_by_start() {
+        let run = tempfile::tempdir().unwrap();
+        assert_eq!(Trace::read(run.path()).unwrap(), Vec::<Vec<Span>>::new());
+        let trace = Trace::open(run.path()).unwrap();
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        trace.span((Lane::Wait, "gen"), (at(0), at(20)), 1).unwrap();
+        trace.clone().span((Lane::Train, "update".to_owned()), (at(20), at(50)), 1).unwrap();
+        // A crash in the middle of a line, and a second start.
+        let path = run.path().join(FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}{{\"name\":\"cut o")).unwrap();
+        let trace = Trace::open(run.path()).unwrap();
+        trace.span((Lane::Wait, "gen"), (at(60), at(61)), 2).unwrap();
+
+        let starts = Trace::read(run.path()).unwrap();
+        let spans = starts.iter().map(|spans| {
+            let seen =
+                spans.iter().map(|s| (s.lane, s.name.as_ref(), s.end - s.start, s.iteration));
+            seen.collect::<Vec<_>>()
+        });
+        let first = vec![(Lane::Wait, "gen", 20_000, 1), (Lane::Train, "update", 30_000, 1)];
+        assert_eq!(spans.collect::<Vec<_>>(), [first, vec![(Lane::Wait, "gen", 1000, 2)]]);
+        assert_eq!(starts[0][0].end, starts[0][1].start);
+    }
+
+    #[test]
+    fn a_finished_file_is_one_json_array() {
+        let run = tempfile::tempdir().unwrap();
+        let trace = Trace::open(run.path()).unwrap();
+        trace.span((Lane::Refit, "a \"name\""), (Instant::now(), Instant::now()), 7).unwrap();
+        let text = fs::read_to_string(run.path().join(FILE)).unwrap();
+        let whole = format!("{}]", text.trim_end().trim_end_matches(','));
+        let events: Vec<serde_json::Value> = serde_json::from_str(&whole).unwrap();
+        assert_eq!(events.len(), Lane::ALL.len() + 1);
+        assert_eq!(events[6]["args"]["iteration"], 7);
+    }
+
+    #[test]
+    fn ratios_are_those_since_they_were_last_asked_for() {
+        let trace = Trace::off();
+        let now = Instant::now();
+        assert_eq!(trace.ratios(), None);
+        trace.span((Lane::Train, "update"), (now, now + Duration::from_secs(9)), 1).unwrap();
+        assert_eq!(trace.ratios(), None);
+        trace.span((Lane::Wait, "gen"), (now - Duration::from_secs(9), now), 1).unwrap();
+        let ratios = trace.ratios().unwrap();
+        assert!(
+            (0.0..=1.0).contains(&ratios.trainer_idle) && ratios.engine_idle == 1.0,
+            "{ratios:?}"
+        );
+        assert_eq!(trace.ratios(), None);
     }
 }

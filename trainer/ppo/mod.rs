@@ -20,6 +20,8 @@
 mod stats;
 mod trajectories;
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
 use stats::{PolicyTally, ValueTally};
@@ -29,7 +31,7 @@ use trajectories::{Rollouts, Scored};
 
 use super::{
     Error,
-    batch::{MicroBatch, epoch_order},
+    batch::{MicroBatch, PackedBatch, Plan, epoch_order},
     config::{
         KlPlace, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig,
     },
@@ -39,6 +41,7 @@ use super::{
         TokenLogprobs,
     },
     loss::{RatioClip, clipped_surrogate, clipped_value, ratio},
+    phases::{Phase, Phases},
     reward::{Reward, ScoreShaper},
     schedule::Schedule,
     skips::Skips,
@@ -98,6 +101,7 @@ pub struct Ppo<P, C> {
     policy_schedule: Schedule,
     critic_schedule: Schedule,
     state: PpoState,
+    phases: Phases,
 }
 
 impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
@@ -142,6 +146,7 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             },
             models,
             setup,
+            phases: Phases::default(),
         })
     }
 
@@ -159,25 +164,8 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         let rollouts = Rollouts::check(rollouts, rewards)?;
         let seed = self.iteration_seed();
         let plan = rollouts.plan(options.mini_batches, options.micro_batch_tokens, seed);
-        let rollout_logprobs = rollouts.logprobs(&plan);
-        let mut scored = Scored::default();
-        for micro_batch in plan.micro_batches() {
-            match options.old_logprobs {
-                OldLogprobs::Recompute => {
-                    let old = self.models.policy.logprobs(&micro_batch.packed, &self.logprobs())?;
-                    scored.old_logprobs.extend(old.logprobs);
-                }
-                OldLogprobs::Rollout => {
-                    let rows = micro_batch.rows.clone();
-                    scored.old_logprobs.extend(&rollout_logprobs[rows]);
-                }
-            }
-            if let Some(reference) = &self.models.reference {
-                let out = reference.logprobs(&micro_batch.packed, &self.logprobs())?;
-                scored.ref_logprobs.extend(out.logprobs);
-            }
-            scored.values.extend(self.models.critic.values(&micro_batch.packed)?);
-        }
+        let scored = self.ask(&rollouts, &plan)?;
+        let (options, began) = (&self.setup.options, Instant::now());
         let shaped = self.state.shaper.shape(rollouts.rewards, &rollouts.ended());
         let coef = self.state.kl.coef();
         let stale = rollouts.stale(&plan, self.version());
@@ -188,7 +176,30 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         if options.correction.is_always() {
             self.correct(&mut trajectories);
         }
+        self.phases.ended("adv", began);
         Ok(trajectories)
+    }
+
+    /// Asks the models about every token.
+    fn ask(&mut self, rollouts: &Rollouts<'_>, plan: &Plan) -> Result<Scored, Error> {
+        let at = self.logprobs();
+        Ok(Scored {
+            old_logprobs: match self.setup.options.old_logprobs {
+                OldLogprobs::Recompute => self.phases.time("old_log_prob", || {
+                    each(plan, |packed| Ok(self.models.policy.logprobs(packed, &at)?.logprobs))
+                })?,
+                OldLogprobs::Rollout => rollouts.logprobs(plan),
+            },
+            ref_logprobs: match &self.models.reference {
+                Some(reference) => self.phases.time("ref", || {
+                    each(plan, |packed| Ok(reference.logprobs(packed, &at)?.logprobs))
+                })?,
+                None => Vec::new(),
+            },
+            values: self
+                .phases
+                .time("values", || each(plan, |packed| self.models.critic.values(packed)))?,
+        })
     }
 
     /// Weights the tokens of trajectories by how probable the policy and the engine thought them, as `correction` says.
@@ -215,11 +226,15 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             let count = trajectories.plan.mini_batches.len();
             for part in epoch_order(count, epoch, self.iteration_seed()) {
                 let mini_batch = &trajectories.plan.mini_batches[part];
+                let began = Instant::now();
                 self.step_critic(mini_batch, trajectories, &mut values)?;
+                self.phases.ended("update_critic", began);
                 if warming_up {
                     continue;
                 }
+                let began = Instant::now();
                 let kl = self.step_policy(mini_batch, trajectories, &mut policy)?;
+                self.phases.ended("update_actor", began);
                 if options.target_kl > 0.0 && kl > options.target_kl {
                     break 'epochs;
                 }
@@ -317,6 +332,11 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         self.setup.seed.wrapping_add(self.state.iteration.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
+    /// Takes what was computed when since this was last asked.
+    pub fn take_phases(&mut self) -> Vec<Phase> {
+        self.phases.take()
+    }
+
     /// Returns the policy.
     pub fn policy(&self) -> &P {
         &self.models.policy
@@ -346,6 +366,18 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
     pub fn restore(&mut self, state: PpoState) {
         self.state = state;
     }
+}
+
+/// Puts together what a model says of each micro-batch.
+fn each(
+    plan: &Plan,
+    mut ask: impl FnMut(&PackedBatch) -> Result<Vec<f32>, Error>,
+) -> Result<Vec<f32>, Error> {
+    let mut said = Vec::with_capacity(plan.tokens());
+    for micro_batch in plan.micro_batches() {
+        said.extend(ask(&micro_batch.packed)?);
+    }
+    Ok(said)
 }
 
 /// The policy's loss of a token, with the options that shape it.

@@ -22,8 +22,14 @@ pub struct ScoreStats {
     pub entropy: f64,
     /// Completions that ended by themselves.
     pub ended: usize,
+    /// What each completion earned, KL penalty included, in the order of the rollouts.
+    pub rewards: Vec<f32>,
+    /// KL from the reference over each completion: the sum of k1 over its tokens.
+    pub kls: Vec<f32>,
     /// Tokens of each completion, without its prompt.
     pub lengths: Vec<f32>,
+    /// Tokens of each completion's prompt.
+    pub prompt_lengths: Vec<f32>,
     /// Values before the update.
     pub values: Summary,
     /// What the critic is to learn.
@@ -56,8 +62,9 @@ impl ScoreStats {
         metrics
     }
 
-    fn rollouts(&self) -> [(&'static str, f64); 16] {
-        let lengths = Summary::of(&self.lengths);
+    fn rollouts(&self) -> [(&'static str, f64); 31] {
+        let (lengths, prompts) = (Summary::of(&self.lengths), Summary::of(&self.prompt_lengths));
+        let rewards = Summary::of(&self.rewards);
         let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
         [
             ("objective/kl", self.kl),
@@ -71,10 +78,25 @@ impl ScoreStats {
             ("response_length/min", lengths.min),
             ("response_length/max", lengths.max),
             ("response_length/clip_ratio", unended),
+            ("prompt_length/mean", prompts.mean),
+            ("prompt_length/min", prompts.min),
+            ("prompt_length/max", prompts.max),
+            ("critic/score/mean", self.scores.mean),
+            ("critic/score/min", self.scores.min),
+            ("critic/score/max", self.scores.max),
+            ("critic/rewards/mean", rewards.mean),
+            ("critic/rewards/min", rewards.min),
+            ("critic/rewards/max", rewards.max),
             ("critic/values/mean", self.values.mean),
+            ("critic/values/min", self.values.min),
+            ("critic/values/max", self.values.max),
             ("critic/returns/mean", self.returns.mean),
+            ("critic/returns/min", self.returns.min),
+            ("critic/returns/max", self.returns.max),
             ("critic/advantages/mean", self.advantages.mean),
             ("critic/advantages/std", self.advantages.std),
+            ("critic/advantages/min", self.advantages.min),
+            ("critic/advantages/max", self.advantages.max),
             ("critic/vf_explained_var", self.explained_variance),
         ]
     }

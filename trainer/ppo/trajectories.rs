@@ -1,5 +1,7 @@
 //! Rollouts once they are scored: rewards, values, advantages and returns of every token.
 
+use std::ops::Range;
+
 use super::ScoreStats;
 use crate::{
     rollout::{Rollout, WeightVersion},
@@ -73,6 +75,7 @@ impl Trajectories {
             rewards[rows.clone()].copy_from_slice(&earned);
         }
         let rlhf_reward = per_completion(&rewards, rows.len());
+        let whole_rewards = of_each_rollout(&rewards, &rows);
         if options.whiten_rewards {
             whiten(&mut rewards, Mean::Keep);
         }
@@ -93,7 +96,10 @@ impl Trajectories {
             rlhf_reward,
             entropy: 0.0 - per_completion(&old_logprobs, rows.len()),
             ended: ended.iter().filter(|&&ended| ended).count(),
+            rewards: whole_rewards,
+            kls: of_each_rollout(&k1, &rows),
             lengths: rollouts.rollouts.iter().map(|r| r.completion.len() as f32).collect(),
+            prompt_lengths: rollouts.prompt_lengths(),
             values: Summary::of(&values),
             returns: Summary::of(&returns),
             advantages: Summary::of(&advantages),
@@ -165,6 +171,15 @@ fn per_completion(tokens: &[f32], completions: usize) -> f64 {
     mean(tokens) * tokens.len() as f64 / completions.max(1) as f64
 }
 
+/// Returns the sum over each completion's tokens, in the order of the rollouts; 0 where no token has a number.
+fn of_each_rollout(tokens: &[f32], rows: &[(usize, Range<usize>)]) -> Vec<f32> {
+    let mut sums = vec![0.0; rows.len()];
+    for (i, rows) in rows {
+        sums[*i] = tokens.get(rows.clone()).unwrap_or_default().iter().sum();
+    }
+    sums
+}
+
 /// Rollouts and their rewards, of which every one can be trained on.
 pub(super) struct Rollouts<'a> {
     pub(super) rollouts: &'a [Rollout],
@@ -203,6 +218,11 @@ impl<'a> Rollouts<'a> {
     /// Says of each rollout whether it ended by itself.
     pub(super) fn ended(&self) -> Vec<bool> {
         self.rollouts.iter().map(|rollout| rollout.stop.is_end()).collect()
+    }
+
+    /// Returns the tokens of each rollout's prompt.
+    fn prompt_lengths(&self) -> Vec<f32> {
+        self.rollouts.iter().map(|rollout| rollout.prompt.tokens.ids().len() as f32).collect()
     }
 
     /// Returns the engine's log-probs in the order of the plan.
