@@ -1,7 +1,8 @@
 //! The command line: reads arguments, calls the library, prints. Holds no algorithm.
 //!
 //! Results go to the standard output, progress and errors to the standard error. An error is one line, `error: ...`,
-//! and a status other than 0: 1 for what went wrong, 2 for arguments that cannot be understood.
+//! and a status other than 0: 1 for what went wrong, 2 for arguments that cannot be understood, 130 and 143 for a run that
+//! SIGINT (Ctrl-C) or SIGTERM stopped.
 
 mod backend_name;
 mod bench;
@@ -21,12 +22,15 @@ mod rm;
 mod sampling;
 mod score;
 mod sft;
+mod signals;
 mod trainer;
 mod training;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::run::Stopped;
 
 /// Trains language models from human feedback: generation and training in one process.
 #[derive(Debug, Parser)]
@@ -58,10 +62,16 @@ pub fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(status) => status,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::print_error(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<Stopped>() {
+            Some(stopped) => {
+                output::note(format_args!("{stopped}"));
+                ExitCode::from(stopped.by.exit_status())
+            }
+            None => {
+                output::print_error(&error);
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 

@@ -16,9 +16,6 @@ use super::{
 pub(super) struct Arguments {
     #[command(flatten)]
     training: TrainingArguments,
-    /// Go on where the latest checkpoint in the output directory stood
-    #[arg(long, conflicts_with = "clean")]
-    resume: bool,
     /// What generates; the same as --set engine.backend=B
     #[arg(long, value_enum, value_name = "B")]
     backend: Option<BackendName>,
@@ -37,6 +34,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let key = "engine.tensorrt_llm.engine_dir";
         overrides.push(folder_override(key, folder).context("--engine")?);
     }
-    training::run((&arguments.training, arguments.resume), overrides, trainer::ppo)?;
+    training::run(&arguments.training, overrides, trainer::ppo)?;
     Ok(ExitCode::SUCCESS)
 }

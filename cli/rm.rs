@@ -15,6 +15,6 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    training::run((&arguments.training, false), Vec::new(), trainer::reward_model)?;
+    training::run(&arguments.training, Vec::new(), trainer::reward_model)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,6 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    training::run((&arguments.training, false), Vec::new(), trainer::sft)?;
+    training::run(&arguments.training, Vec::new(), trainer::sft)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::output::print;
+use super::{output::print, signals};
 use crate::{
     config::{self, Config},
-    run::{Earlier, Observer, Progress},
+    run::{Earlier, Launch, Progress},
 };
 
 #[derive(Debug, clap::Args)]
@@ -28,8 +28,12 @@ pub(super) struct TrainingArguments {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Delete an earlier run in the same folder first
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     clean: bool,
+    /// Go on where the latest checkpoint in the output directory stood, or from that of a step; what came after it is
+    /// forgotten
+    #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, value_parser = step)]
+    resume: Option<Option<u64>>,
     /// Print the resolved configuration and the batch arithmetic, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -39,29 +43,43 @@ pub(super) struct TrainingArguments {
 }
 
 /// Runs a stage under its configuration and prints what it comes to; or only shows the configuration. `more` are
-/// overrides that go before those of the arguments. `resume` goes on with an earlier run.
+/// overrides that go before those of the arguments.
 pub(super) fn run<T: Config>(
-    (arguments, resume): (&TrainingArguments, bool),
+    arguments: &TrainingArguments,
     more: Vec<String>,
-    stage: impl FnOnce(&T, Earlier, &mut dyn Observer) -> anyhow::Result<Vec<String>>,
+    stage: impl FnOnce(&T, Launch<'_>) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<()> {
     let config: T = config::load(&arguments.config, &arguments.overrides(more)?)?;
     if arguments.dry_run {
         return Ok(print(config::to_toml(&config).trim_end())?);
     }
-    let earlier = match (resume, arguments.clean) {
-        (true, _) => Earlier::Resume,
-        (false, true) => Earlier::Delete,
-        (false, false) => Earlier::Refuse,
+    let launch = Launch {
+        earlier: arguments.earlier(),
+        observer: &mut Progress::new(arguments.quiet),
+        stop: signals::listen()?,
     };
-    let mut progress = Progress::new(arguments.quiet);
-    for line in stage(&config, earlier, &mut progress)? {
+    for line in stage(&config, launch)? {
         print(line)?;
     }
     Ok(())
 }
 
+/// Reads a step, or the name of its checkpoint.
+fn step(text: &str) -> Result<u64, String> {
+    let number = text.strip_prefix("step_").unwrap_or(text);
+    number.parse().map_err(|_| "must be a step, such as 4 or step_4".to_owned())
+}
+
 impl TrainingArguments {
+    fn earlier(&self) -> Earlier {
+        match (self.resume, self.clean) {
+            (Some(Some(step)), _) => Earlier::ResumeFrom(step),
+            (Some(None), _) => Earlier::Resume,
+            (None, true) => Earlier::Delete,
+            (None, false) => Earlier::Refuse,
+        }
+    }
+
     /// Returns all overrides; the last one of a key counts.
     fn overrides(&self, mut overrides: Vec<String>) -> anyhow::Result<Vec<String>> {
         overrides.extend_from_slice(&self.overrides);

@@ -12,6 +12,7 @@
 //! (`ppo.clip_range=0.1`) are laid over the file before anything is checked. Paths are relative to the folder of the
 //! configuration file, wherever the program is started.
 
+mod checkpoint;
 mod deadlines;
 mod error;
 mod explain;
@@ -21,6 +22,7 @@ mod invariants;
 mod mismatch;
 mod ppo;
 mod queue;
+mod resume;
 mod reward_model;
 mod sampling;
 mod sections;
@@ -31,6 +33,7 @@ use std::{fs, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use checkpoint::{Best, CheckpointConfig, StopConfig};
 pub use deadlines::DeadlinesConfig;
 pub use error::{Error, Violation};
 #[cfg(feature = "fault-injection")]
@@ -39,9 +42,10 @@ pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};
 pub use mismatch::{MismatchAction, MismatchConfig};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
 pub use queue::{Mode, QueueConfig};
+pub use resume::{Change, forbidden_change};
 pub use reward_model::RewardModelConfig;
 pub use sampling::SamplingConfig;
-pub use sections::{CheckpointConfig, ComputeDtype, LogConfig, ModelConfig};
+pub use sections::{ComputeDtype, LogConfig, ModelConfig};
 pub use sft::SftConfig;
 use source::{Entries, Source};
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, InvariantsConfig, LogConfig,
-    MismatchAction, MismatchConfig, QueueConfig, SamplingConfig, Violation,
+    MismatchAction, MismatchConfig, QueueConfig, SamplingConfig, StopConfig, Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
@@ -71,6 +71,9 @@ pub struct PpoConfig {
     /// When checkpoints are written.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    /// What happens when the run is asked to stop.
+    #[serde(default)]
+    pub stop: StopConfig,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
@@ -149,6 +152,7 @@ impl Config for PpoConfig {
             self.model.reference.as_ref() == Some(&self.model.path),
         );
         self.deadlines.resolve(self.engine.deadline_seconds);
+        self.checkpoint.resolve("objective/scores");
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -160,6 +164,8 @@ impl Config for PpoConfig {
             data: &self.data,
             optimizer: &self.optimizer,
             schedule: &self.schedule,
+            checkpoint: &self.checkpoint,
+            stop: &self.stop,
             log: &self.log,
         };
         shared.validate()?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Violation;
+use super::{CheckpointConfig, StopConfig, Violation};
 use crate::{
     data::DataConfig,
     rollout::Dtype,
@@ -46,22 +46,6 @@ pub struct ModelConfig {
     pub activation_checkpointing: bool,
 }
 
-/// The `[checkpoint]` section. The last state is always written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CheckpointConfig {
-    /// Write a checkpoint after so many optimizer steps (PPO: iterations). Default 0: only at the end.
-    pub every: u64,
-    /// Keep so many of the latest ones. Default 2; 0 keeps all.
-    pub keep: usize,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self { every: 0, keep: 2 }
-    }
-}
-
 /// The `[log]` section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,6 +75,8 @@ pub(super) struct Shared<'a> {
     pub(super) data: &'a DataConfig,
     pub(super) optimizer: &'a OptimizerConfig,
     pub(super) schedule: &'a ScheduleConfig,
+    pub(super) checkpoint: &'a CheckpointConfig,
+    pub(super) stop: &'a StopConfig,
     pub(super) log: &'a LogConfig,
 }
 
@@ -109,6 +95,8 @@ impl Shared<'_> {
         Violation::unless(i64::try_from(self.seed).is_ok(), "seed", "below 2^63", self.seed)?;
         Violation::unless(self.threads <= 1024, "threads", "at most 1024", self.threads)?;
         Violation::unless(self.log.every >= 1, "log.every", "at least 1", self.log.every)?;
+        self.checkpoint.validate()?;
+        self.stop.validate()?;
         self.validate_data()?;
         within("optimizer", self.optimizer.validate())?;
         within("schedule", self.schedule.validate())

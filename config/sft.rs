@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, Config, FiniteConfig, LogConfig, ModelConfig, Violation,
+    CheckpointConfig, Config, FiniteConfig, LogConfig, ModelConfig, StopConfig, Violation,
     sections::{Shared, eval_has_data, resolve, within},
 };
 use crate::{
@@ -47,6 +47,9 @@ pub struct SftConfig {
     /// When checkpoints are written.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
+    /// What happens when the run is asked to stop.
+    #[serde(default)]
+    pub stop: StopConfig,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
@@ -56,6 +59,7 @@ impl Config for SftConfig {
     fn resolve(&mut self, folder: &Path) {
         resolve(folder, [&mut self.output_dir, &mut self.model.path]);
         resolve(folder, self.data.train.iter_mut().chain(&mut self.data.eval));
+        self.checkpoint.resolve(if self.data.eval.is_empty() { "loss" } else { "eval/loss" });
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -67,6 +71,8 @@ impl Config for SftConfig {
             data: &self.data,
             optimizer: &self.optimizer,
             schedule: &self.schedule,
+            checkpoint: &self.checkpoint,
+            stop: &self.stop,
             log: &self.log,
         };
         shared.validate()?;

@@ -1,6 +1,6 @@
 //! Which samples make up each optimizer step.
 
-use crate::data::{DataConfig, Order};
+use crate::data::{Cursor, CursorError, DataConfig, Order};
 
 /// Deals samples into optimizer steps. No step mixes epochs: an epoch's last one holds what is left.
 pub(super) struct Batches {
@@ -20,6 +20,13 @@ impl Batches {
         let an_epoch = self.samples.div_ceil(self.batch_size) as u64;
         let all = an_epoch.saturating_mul(epochs as u64);
         if max_steps > 0 { all.min(max_steps) } else { all }
+    }
+
+    /// Goes on after so many steps.
+    pub(super) fn seek(&mut self, steps: u64) -> Result<(), CursorError> {
+        let an_epoch = self.samples.div_ceil(self.batch_size) as u64;
+        let index = (steps % an_epoch) as usize * self.batch_size;
+        self.order.seek(Cursor { epoch: steps / an_epoch, index })
     }
 
     /// Returns the indices of the next step's samples.
@@ -50,6 +57,20 @@ mod tests {
             let mut all = dealt.concat();
             all.sort_unstable();
             assert_eq!(all, (0..10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_dealt_what_is_left() {
+        let data = DataConfig::new(vec![]);
+        let fresh = || Batches::new(&data, 3, 10, 4);
+        for steps in 0..7 {
+            let (mut whole, mut resumed) = (fresh(), fresh());
+            (0..steps).for_each(|_| drop(whole.deal()));
+            resumed.seek(steps).unwrap();
+            for _ in 0..4 {
+                assert_eq!(resumed.deal(), whole.deal(), "{steps}");
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //!   samples/iteration_N.jsonl
 //!   checkpoints/step_N/     written under another name, synced, renamed: there whole or not at all
 //!   LATEST                  the newest checkpoint's name
+//!   .lock                   locked by the process that runs here
 //! ```
 
 use std::{
@@ -18,25 +19,17 @@ use std::{
 
 use serde::Serialize;
 
-use super::Metrics;
+use super::{
+    Earlier, Metrics,
+    checkpoint::{CheckpointError, Checkpoints},
+    durable::replace_file,
+    lock::{LOCK, RunLock},
+};
 
 const MARKER: &str = ".rollforge-run";
 const MARK: &str = "made by rollforge\n";
-const CHECKPOINTS: &str = "checkpoints";
 const CONFIG: &str = "config.resolved.toml";
-const LATEST: &str = "LATEST";
-
-/// What to do about an earlier run in the same folder.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Earlier {
-    /// Refuse to touch it.
-    #[default]
-    Refuse,
-    /// Delete it first.
-    Delete,
-    /// Go on where its latest checkpoint stood.
-    Resume,
-}
+const METRICS: &str = "metrics.jsonl";
 
 /// What can be wrong with a run directory.
 #[derive(Debug, thiserror::Error)]
@@ -47,21 +40,20 @@ pub enum DirectoryError {
     /// It was to be emptied, but no run made it.
     #[error("{} is not a run directory (it has no {MARKER}); refusing to delete it", .0.display())]
     NotARun(PathBuf),
-    /// There is no checkpoint to go on from.
-    #[error("{} has no checkpoint to resume from: it is no run directory, or its run ended before the first", .0.display())]
-    NoCheckpoint(PathBuf),
-    /// It was made by a run of another configuration.
-    #[error("{}:{line}: a run is resumed under the configuration it began with, which says `{was}`, not `{is}`", path.display())]
-    OtherConfig {
-        /// The configuration it began with.
+    /// It was to go on, but no run made it.
+    #[error("{} is not a run directory (it has no {MARKER}); there is nothing to resume", .0.display())]
+    NothingToResume(PathBuf),
+    /// Another process runs in it.
+    #[error("{} is in use by {by}", path.display())]
+    InUse {
+        /// The folder.
         path: PathBuf,
-        /// The first line that differs, from 1.
-        line: usize,
-        /// What it says.
-        was: String,
-        /// What it was to say.
-        is: String,
+        /// The process, and since when.
+        by: String,
     },
+    /// Something is wrong with its checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A file in it cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -93,6 +85,7 @@ impl DirectoryError {
 pub struct RunDirectory {
     path: PathBuf,
     metrics: File,
+    _lock: RunLock,
 }
 
 /// One line of `metrics.jsonl`.
@@ -107,101 +100,139 @@ impl RunDirectory {
     /// Says whether [`RunDirectory::create`] would go through, and changes nothing.
     ///
     /// # Errors
-    /// When the folder is in use, is to be cleaned and is no run directory, or has nothing to resume from.
+    /// When the folder is in use, or is to be cleaned or resumed and is no run directory.
     pub fn check(path: &Path, earlier: Earlier) -> Result<(), DirectoryError> {
-        if earlier == Earlier::Resume {
-            return Self::latest(path).map(drop);
+        let ours = path.join(MARKER).is_file();
+        if earlier.resumes() {
+            return if ours {
+                Ok(())
+            } else {
+                Err(DirectoryError::NothingToResume(path.to_owned()))
+            };
         }
-        let clean = earlier == Earlier::Delete;
         let in_use = match fs::read_dir(path) {
-            Ok(mut entries) => entries.next().is_some(),
+            Ok(entries) => entries.flatten().any(|entry| entry.file_name() != LOCK),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(DirectoryError::writing(path)(error)),
         };
-        match (in_use, clean) {
+        match (in_use, earlier) {
             (false, _) => Ok(()),
-            (true, false) => Err(DirectoryError::NotEmpty(path.to_owned())),
-            (true, true) if path.join(MARKER).is_file() => Ok(()),
-            (true, true) => Err(DirectoryError::NotARun(path.to_owned())),
+            (true, Earlier::Delete) if ours => Ok(()),
+            (true, Earlier::Delete) => Err(DirectoryError::NotARun(path.to_owned())),
+            (true, _) => Err(DirectoryError::NotEmpty(path.to_owned())),
         }
     }
 
-    /// Makes the folder and puts the resolved configuration into it, or takes over that of an earlier run.
+    /// Takes the lock of a run directory that is there already, so that nobody else writes into it from now on.
     ///
     /// # Errors
-    /// When the folder is in use, is to be cleaned and is no run directory, is to be resumed under another configuration, or
-    /// cannot be written.
-    pub fn create(
+    /// When another process has it, which is named.
+    pub(super) fn lock(path: &Path) -> Result<Option<RunLock>, DirectoryError> {
+        if path.join(MARKER).is_file() { RunLock::take(path).map(Some) } else { Ok(None) }
+    }
+
+    /// Makes the folder and puts the resolved configuration into it, or takes over that of an earlier run. `lock` is
+    /// its lock, where it was there already.
+    ///
+    /// # Errors
+    /// As [`RunDirectory::check`], and when the folder cannot be written.
+    pub(super) fn create(
         path: &Path,
         config_toml: &str,
         earlier: Earlier,
+        lock: Option<RunLock>,
     ) -> Result<Self, DirectoryError> {
         Self::check(path, earlier)?;
-        match earlier {
-            Earlier::Refuse => {}
-            Earlier::Delete if path.join(MARKER).is_file() => {
-                fs::remove_dir_all(path).map_err(DirectoryError::writing(path))?;
-            }
-            Earlier::Delete => {}
-            Earlier::Resume => same_config(&path.join(CONFIG), config_toml)?,
-        }
         fs::create_dir_all(path).map_err(DirectoryError::writing(path))?;
+        let lock = lock.map_or_else(|| RunLock::take(path), Ok)?;
+        // Under the lock, for somebody may have been faster.
+        Self::check(path, earlier)?;
+        if earlier == Earlier::Delete {
+            empty(path)?;
+        }
         let marker = path.join(MARKER);
         fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))?;
         let config = path.join(CONFIG);
-        fs::write(&config, config_toml).map_err(DirectoryError::writing(&config))?;
-        let metrics = path.join("metrics.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&metrics);
-        Ok(Self {
-            path: path.to_owned(),
-            metrics: file.map_err(DirectoryError::writing(&metrics))?,
-        })
+        let written = replace_file(&config, config_toml.as_bytes());
+        written.map_err(DirectoryError::writing(&config))?;
+        let metrics = append(&path.join(METRICS))?;
+        Ok(Self { path: path.to_owned(), metrics, _lock: lock })
     }
 
-    /// Makes a folder that holds several runs, or takes one over that an earlier call made.
+    /// Makes a folder that holds several runs, or takes one over that an earlier call made. It is the caller's for as
+    /// long as what is returned lives.
     ///
     /// # Errors
-    /// When there is something in it that is not ours, or it cannot be written.
-    pub fn claim(path: &Path) -> Result<(), DirectoryError> {
+    /// When there is something in it that is not ours, another process has it, or it cannot be written.
+    pub fn claim(path: &Path) -> Result<RunLock, DirectoryError> {
         Self::check(path, Earlier::Delete)?;
         fs::create_dir_all(path).map_err(DirectoryError::writing(path))?;
+        let lock = RunLock::take(path)?;
         let marker = path.join(MARKER);
-        fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))
+        fs::write(&marker, MARK).map_err(DirectoryError::writing(&marker))?;
+        Ok(lock)
     }
 
-    /// Returns the newest checkpoint of the run in a folder.
+    /// Returns the configuration of the run in a folder, as it was resolved; `None` if it never got that far.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn latest(path: &Path) -> Result<PathBuf, DirectoryError> {
-        let none = || DirectoryError::NoCheckpoint(path.to_owned());
-        let name = fs::read_to_string(path.join(LATEST)).map_err(|_| none())?;
-        let checkpoint = path.join(name.trim());
-        if path.join(MARKER).is_file() && checkpoint.is_dir() {
-            Ok(checkpoint)
-        } else {
-            Err(none())
+    /// When it is there and cannot be read.
+    pub(super) fn config(path: &Path) -> Result<Option<(PathBuf, String)>, DirectoryError> {
+        let path = path.join(CONFIG);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some((path, text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DirectoryError::Read { path, source }),
         }
     }
 
-    /// Forgets what was recorded after a step: the lines of `metrics.jsonl` that a resumed run will write again.
+    /// Forgets what came after a step: its checkpoints, and the lines of `metrics.jsonl` that a resumed run will write
+    /// again. Step 0 is the beginning.
     ///
     /// # Errors
-    /// When the file cannot be read or written; it is then as it was.
-    pub fn rewind(&mut self, step: u64) -> Result<(), DirectoryError> {
-        let path = self.path.join("metrics.jsonl");
-        let rewind = || {
-            let text = fs::read_to_string(&path)?;
-            let kept = text.lines().take_while(|line| step_of(line).is_some_and(|s| s <= step));
-            let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-            let unfinished = self.path.join(".metrics.jsonl");
-            fs::write(&unfinished, kept)?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            OpenOptions::new().append(true).open(&path)
-        };
-        self.metrics = rewind().map_err(DirectoryError::writing(&path))?;
+    /// When something cannot be read or written.
+    pub(super) fn rewind(&mut self, step: u64) -> Result<(), DirectoryError> {
+        self.sweep()?;
+        let checkpoints = self.checkpoints();
+        checkpoints.sweep()?;
+        if checkpoints.latest()?.is_some() {
+            checkpoints.rewind(step)?;
+        }
+        let path = self.path.join(METRICS);
+        let text = fs::read_to_string(&path)
+            .map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
+        let kept = text.lines().take_while(|line| step_of(line).is_some_and(|s| s <= step));
+        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+        replace_file(&path, kept.as_bytes()).map_err(DirectoryError::writing(&path))?;
+        self.metrics = append(&path)?;
         Ok(())
+    }
+
+    /// Deletes what a kill left of files that were to take the place of others.
+    fn sweep(&self) -> Result<(), DirectoryError> {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with('.') && name.ends_with(".unfinished") {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(DirectoryError::writing(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns its checkpoints.
+    pub(super) fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.path)
+    }
+
+    /// Waits until the metrics are on the disk, as a checkpoint's files are: it is the position in them that it goes
+    /// on from.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn sync(&self) -> Result<(), DirectoryError> {
+        self.metrics.sync_data().map_err(DirectoryError::writing(&self.path.join(METRICS)))
     }
 
     /// Returns where it is.
@@ -219,7 +250,7 @@ impl RunDirectory {
         line.push('\n');
         // One write call per line: a reader, or a crash, never meets half of one.
         let written = self.metrics.write_all(line.as_bytes());
-        written.map_err(DirectoryError::writing(&self.path.join("metrics.jsonl")))
+        written.map_err(DirectoryError::writing(&self.path.join(METRICS)))
     }
 
     /// Writes `samples/iteration_N.jsonl`, one row per line.
@@ -238,67 +269,6 @@ impl RunDirectory {
         }
         fs::write(&path, lines).map_err(DirectoryError::writing(&path))
     }
-
-    /// Writes `checkpoints/step_N`: `write` fills a folder of another name, which is synced, renamed, and then named
-    /// in `LATEST`. Returns where it is.
-    ///
-    /// # Errors
-    /// Those of `write`, and when the folder cannot be made, synced or renamed. No half of a checkpoint stays.
-    pub fn checkpoint<E: From<DirectoryError>>(
-        &self,
-        step: u64,
-        write: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<PathBuf, E> {
-        let name = format!("step_{step}");
-        let folder = self.path.join(CHECKPOINTS);
-        let (unfinished, finished) =
-            (folder.join(format!(".{name}.unfinished")), folder.join(&name));
-        remove(&unfinished)?;
-        fs::create_dir_all(&unfinished).map_err(DirectoryError::writing(&unfinished))?;
-        if let Err(error) = write(&unfinished) {
-            remove(&unfinished)?;
-            return Err(error);
-        }
-        sync_tree(&unfinished).map_err(DirectoryError::writing(&unfinished))?;
-        remove(&finished)?;
-        fs::rename(&unfinished, &finished).map_err(DirectoryError::writing(&finished))?;
-        self.name_latest(&name)?;
-        Ok(finished)
-    }
-
-    /// Deletes all but the newest `keep` checkpoints. 0 keeps all.
-    ///
-    /// # Errors
-    /// When one cannot be deleted.
-    pub fn prune(&self, keep: usize) -> Result<(), DirectoryError> {
-        let mut steps = self.checkpoints();
-        steps.sort_unstable();
-        let surplus = if keep == 0 { 0 } else { steps.len().saturating_sub(keep) };
-        for step in &steps[..surplus] {
-            remove(&self.path.join(CHECKPOINTS).join(format!("step_{step}")))?;
-        }
-        Ok(())
-    }
-
-    fn checkpoints(&self) -> Vec<u64> {
-        let entries = fs::read_dir(self.path.join(CHECKPOINTS)).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step_")?.parse().ok())
-            .collect()
-    }
-
-    fn name_latest(&self, name: &str) -> Result<(), DirectoryError> {
-        let (unfinished, latest) = (self.path.join(".LATEST"), self.path.join(LATEST));
-        let write = || {
-            // The checkpoint first: LATEST must not outlive a crash that its checkpoint does not.
-            sync_folder(&self.path.join(CHECKPOINTS))?;
-            fs::write(&unfinished, format!("{CHECKPOINTS}/{name}\n"))?;
-            File::open(&unfinished)?.sync_all()?;
-            fs::rename(&unfinished, &latest)?;
-            sync_folder(&self.path)
-        };
-        write().map_err(DirectoryError::writing(&latest))
-    }
 }
 
 /// Returns the step of a line of `metrics.jsonl`; nothing of a line that a crash cut off.
@@ -306,49 +276,23 @@ fn step_of(line: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
 }
 
-/// Checks that a run goes on as it began.
-fn same_config(path: &Path, config_toml: &str) -> Result<(), DirectoryError> {
-    let was = fs::read_to_string(path)
-        .map_err(|source| DirectoryError::Read { path: path.to_owned(), source })?;
-    let (mut old, mut new) = (was.lines(), config_toml.lines());
-    for line in 1.. {
-        match (old.next(), new.next()) {
-            (None, None) => break,
-            (was, is) if was == is => {}
-            (was, is) => {
-                let (was, is) = (was.unwrap_or("").to_owned(), is.unwrap_or("").to_owned());
-                return Err(DirectoryError::OtherConfig { path: path.to_owned(), line, was, is });
-            }
-        }
+fn append(path: &Path) -> Result<File, DirectoryError> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.map_err(DirectoryError::writing(path))
+}
+
+/// Deletes all that is in a folder but its lock, which is ours.
+fn empty(folder: &Path) -> Result<(), DirectoryError> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let removed = match entry.file_type() {
+            _ if entry.file_name() == LOCK => Ok(()),
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        removed.map_err(DirectoryError::writing(&path))?;
     }
     Ok(())
-}
-
-fn remove(folder: &Path) -> Result<(), DirectoryError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DirectoryError::writing(folder)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes a folder and all that is in it durable.
-pub(super) fn sync_tree(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    sync_folder(folder)
-}
-
-/// Makes the names in a folder durable, as the files' own sync does not.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -357,8 +301,9 @@ mod tests {
 
     fn fresh() -> (tempfile::TempDir, RunDirectory) {
         let parent = tempfile::tempdir().unwrap();
-        let run = RunDirectory::create(&parent.path().join("a/run"), "seed = 1\n", Earlier::Refuse)
-            .unwrap();
+        let run =
+            RunDirectory::create(&parent.path().join("a/run"), "seed = 1\n", Earlier::Refuse, None)
+                .unwrap();
         (parent, run)
     }
 
@@ -369,9 +314,10 @@ mod tests {
         for (earlier, words) in [
             (Earlier::Refuse, "not empty"),
             (Earlier::Delete, "not a run directory"),
-            (Earlier::Resume, "no checkpoint to resume from"),
+            (Earlier::Resume, "there is nothing to resume"),
         ] {
-            let error = RunDirectory::create(folder.path(), "", earlier).unwrap_err().to_string();
+            let error =
+                RunDirectory::create(folder.path(), "", earlier, None).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -381,9 +327,12 @@ mod tests {
     fn an_earlier_run_is_deleted_only_when_asked() {
         let (_parent, mut run) = fresh();
         run.record(1, &Metrics::new().with("loss", 1.0)).unwrap();
-        assert!(RunDirectory::create(run.path(), "", Earlier::Refuse).is_err());
-        RunDirectory::create(run.path(), "", Earlier::Delete).unwrap();
-        assert_eq!(fs::read_to_string(run.path().join("metrics.jsonl")).unwrap(), "");
+        let path = run.path().to_owned();
+        drop(run);
+        let create = |earlier| RunDirectory::create(&path, "", earlier, None);
+        assert!(create(Earlier::Refuse).is_err());
+        create(Earlier::Delete).unwrap();
+        assert_eq!(fs::read_to_string(path.join("metrics.jsonl")).unwrap(), "");
     }
 
     #[test]
@@ -400,7 +349,7 @@ mod tests {
     fn a_path_that_cannot_be_a_folder_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error =
-            RunDirectory::create(&file.path().join("run"), "", Earlier::Refuse).unwrap_err();
+            RunDirectory::create(&file.path().join("run"), "", Earlier::Refuse, None).unwrap_err();
         let path = file.path().display().to_string();
         assert!(
             matches!(&error, DirectoryError::Write { .. }) && error.to_string().contains(&path)
@@ -417,58 +366,40 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_fails_leaves_nothing_and_the_last_one_stays() {
-        let (_parent, run) = fresh();
-        let write = |text: &'static str| {
-            move |folder: &Path| {
-                fs::create_dir(folder.join("policy")).expect("fresh");
-                fs::write(folder.join("policy/weights"), text)
-                    .map_err(DirectoryError::writing(folder))
-            }
-        };
-        let first = run.checkpoint(1, write("one")).unwrap();
-        let failed = run.checkpoint(2, |folder: &Path| {
-            fs::write(folder.join("half"), "x").expect("fresh");
-            Err(DirectoryError::NotARun(folder.to_owned()))
-        });
-        assert!(failed.is_err());
-        let names: Vec<_> = fs::read_dir(run.path().join("checkpoints")).unwrap().collect();
-        assert_eq!(names.len(), 1);
-        assert_eq!(fs::read_to_string(first.join("policy/weights")).unwrap(), "one");
-        assert_eq!(fs::read_to_string(run.path().join("LATEST")).unwrap(), "checkpoints/step_1\n");
-        run.checkpoint(1, write("again")).unwrap();
-        assert_eq!(fs::read_to_string(first.join("policy/weights")).unwrap(), "again");
-    }
-
-    #[test]
-    fn pruning_keeps_the_newest_by_number() {
-        let (_parent, run) = fresh();
-        for step in [2, 10, 9] {
-            run.checkpoint(step, |_: &Path| Ok::<(), DirectoryError>(())).unwrap();
-        }
-        run.prune(0).unwrap();
-        assert_eq!(run.checkpoints().len(), 3);
-        run.prune(2).unwrap();
-        let mut left = run.checkpoints();
-        left.sort_unstable();
-        assert_eq!(left, [9, 10]);
-    }
-
-    #[test]
-    fn a_run_is_resumed_under_its_own_configuration_and_forgets_what_came_after() {
+    fn a_resumed_run_forgets_what_came_after_its_checkpoint_and_what_a_kill_cut_off() {
         let (_parent, mut run) = fresh();
         for step in 1..=4 {
             run.record(step, &Metrics::new().with("loss", 1.0)).unwrap();
         }
-        let open = |config| RunDirectory::create(run.path(), config, Earlier::Resume);
-        assert!(matches!(open("seed = 1\n"), Err(DirectoryError::NoCheckpoint(_))));
-        run.checkpoint(2, |_: &Path| Ok::<(), DirectoryError>(())).unwrap();
-        let error = open("seed = 2\n").unwrap_err().to_string();
-        assert!(error.ends_with("config.resolved.toml:1: a run is resumed under the configuration it began with, which says `seed = 1`, not `seed = 2`"), "{error}");
-        let mut again = open("seed = 1\n").unwrap();
+        for step in [2, 4] {
+            run.checkpoints().write((step, None), |_| Ok(())).unwrap();
+        }
+        let path = run.path().to_owned();
+        let metrics = path.join(METRICS);
+        let cut = fs::read_to_string(&metrics).unwrap() + "{\"step\":5,\"lo";
+        fs::write(&metrics, cut).unwrap();
+        fs::write(path.join(".LATEST.unfinished"), "check").unwrap();
+        drop(run);
+        let mut again =
+            RunDirectory::create(&path, "seed = 1\n", Earlier::ResumeFrom(2), None).unwrap();
         again.rewind(2).unwrap();
+        assert_eq!(again.checkpoints().latest().unwrap(), Some(2));
         again.record(3, &Metrics::new().with("loss", 0.5)).unwrap();
-        let text = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
+        let text = fs::read_to_string(metrics).unwrap();
         assert_eq!(text.lines().filter_map(step_of).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(!path.join("checkpoints/step_4").exists());
+        assert!(!path.join(".LATEST.unfinished").exists());
+    }
+
+    #[test]
+    fn a_run_directory_is_one_processs_and_not_even_to_be_cleaned_by_another() {
+        let (_parent, run) = fresh();
+        for earlier in [Earlier::Delete, Earlier::Resume] {
+            let lock = RunDirectory::lock(run.path());
+            assert!(matches!(lock, Err(DirectoryError::InUse { .. })), "{earlier:?}");
+            let error = RunDirectory::create(run.path(), "", earlier, None).unwrap_err();
+            assert!(matches!(error, DirectoryError::InUse { .. }), "{error}");
+        }
+        assert!(run.path().join(CONFIG).is_file());
     }
 }

@@ -8,8 +8,10 @@ mod batches;
 pub mod bench;
 #[cfg(feature = "libtorch")]
 mod canary;
+mod checkpoint;
 pub mod demo;
 mod directory;
+mod durable;
 pub mod engine_build;
 mod engine_inspect;
 mod engine_verify;
@@ -22,6 +24,8 @@ mod heartbeat;
 #[cfg(feature = "libtorch")]
 mod invariants;
 mod latest;
+mod launch;
+mod lock;
 pub mod machine;
 mod metrics;
 #[cfg(feature = "libtorch")]
@@ -29,6 +33,8 @@ mod mismatch;
 #[cfg(feature = "libtorch")]
 mod models;
 mod observer;
+#[cfg(feature = "libtorch")]
+mod opening;
 #[cfg(feature = "libtorch")]
 mod panics;
 #[cfg(feature = "libtorch")]
@@ -39,8 +45,6 @@ mod progress;
 pub mod record;
 #[cfg(feature = "libtorch")]
 mod relay;
-#[cfg(feature = "libtorch")]
-mod resume;
 #[cfg(feature = "libtorch")]
 mod reward;
 #[cfg(feature = "libtorch")]
@@ -53,16 +57,20 @@ mod scorer;
 mod session;
 #[cfg(feature = "libtorch")]
 mod sft;
+mod stop;
 #[cfg(feature = "libtorch")]
 mod stopwatch;
 #[cfg(feature = "libtorch")]
 mod whereabouts;
 
 pub use agreement::Agreement;
-pub use directory::{DirectoryError, Earlier, RunDirectory};
+pub use checkpoint::CheckpointError;
+pub use directory::{DirectoryError, RunDirectory};
 pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
 pub use engine_verify::{Row, Verification, Verified, verify};
 pub use latest::model_directory;
+pub use launch::{Earlier, Launch};
+pub use lock::RunLock;
 pub use metrics::Metrics;
 #[cfg(feature = "libtorch")]
 pub use mismatch::{Breach, MismatchError, Threshold};
@@ -73,6 +81,5 @@ pub use progress::Progress;
 #[cfg(feature = "libtorch")]
 pub use reward_model::{RewardModelOutcome, reward_model};
 #[cfg(feature = "libtorch")]
-pub use session::Launch;
-#[cfg(feature = "libtorch")]
 pub use sft::{SftOutcome, sft};
+pub use stop::{Signal, Stop, Stopped};

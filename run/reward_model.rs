@@ -1,16 +1,18 @@
 //! The loop of reward model training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{
-    Earlier, Launch, Metrics,
+    Launch, Metrics,
     batches::Batches,
+    checkpoint,
     models::{self, STANDARDIZATION, Wanted},
+    opening::Opening,
     record::Lane,
     samples,
-    session::{self, Session},
+    session::Session,
 };
 use crate::{
     config::RewardModelConfig,
@@ -35,8 +37,7 @@ pub struct RewardModelOutcome {
 /// # Errors
 /// As [`super::sft`].
 pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<RewardModelOutcome> {
-    session::check(config, launch.earlier)?;
-    ensure!(launch.earlier != Earlier::Resume, "only PPO can be resumed yet");
+    let opening = Opening::new(config, launch.earlier)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<PairSample>(&config.data, &base)?;
@@ -50,35 +51,45 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     let total = batches.total(options.epochs, options.max_steps);
     let mut trainer =
         RewardTrainer::new(model, options.clone(), &config.optimizer, &config.schedule, total)?;
-    let mut session = Session::start(launch, config, ("rm", total))?;
-    session.notes(&samples.reports)?;
+    opening.restore(&mut trainer)?;
+    let done = opening.done();
+    batches.seek(done)?;
     let held_out = if samples.eval.is_empty() { &samples.train } else { &samples.eval };
     let held_out: Vec<_> = held_out.iter().map(pair).collect();
     let mut outcome = RewardModelOutcome {
-        reward_model: PathBuf::new(),
+        reward_model: opening.model("reward_model"),
         evaluation: RewardModelStats::default(),
     };
-    for step in 1..=total {
+    if opening.is_over(total, launch.observer) {
+        outcome.evaluation = trainer.evaluate(&held_out)?;
+        return Ok(outcome);
+    }
+    let mut session = Session::start(launch, config, opening, ("rm", total))?;
+    session.notes(&samples.reports)?;
+    for step in done + 1..=total {
         let mut watch = session.begin(step);
         let batch: Vec<_> = batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
         let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
         watch.lap(Lane::Train, "update")?;
-        if session.is_due(step, options.eval_every) || session.saves(step) {
+        let saves = session.saves(step);
+        if saves || session.is_due(step, options.eval_every) {
             outcome.evaluation = trainer.evaluate(&held_out)?;
             metrics.extend(Metrics::from_iter(outcome.evaluation.eval_metrics()));
             watch.lap(Lane::Score, "eval")?;
         }
         metrics.extend(watch.metrics());
         session.report(step, &metrics)?;
-        if session.saves(step) {
+        if saves {
             let scale =
                 serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
-            let write = |dir: &std::path::Path| {
+            let fill = |dir: &Path| {
                 let files = [(STANDARDIZATION, scale)];
-                models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)
+                models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)?;
+                checkpoint::save(dir, &trainer)
             };
-            outcome.reward_model = session.save(step, write)?.join("reward_model");
+            outcome.reward_model = session.save(step, fill)?.join("reward_model");
         }
+        session.stop_at(step)?;
     }
     session.end(Ok(outcome))
 }

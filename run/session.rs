@@ -2,34 +2,29 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 
 use super::{
-    Earlier, Metrics, Observer, RunDirectory,
+    Launch, Metrics, Observer, RunDirectory, Signal, Stop, Stopped,
+    checkpoint::Retention,
+    opening::Opening,
     record::{EntryKind, EventFile, Journal, Lane, Trace},
     stopwatch::Stopwatch,
 };
 use crate::config::{
-    CheckpointConfig, Config, LogConfig, PpoConfig, RewardConfig, RewardModelConfig, SftConfig,
-    to_toml,
+    Best, CheckpointConfig, Config, LogConfig, PpoConfig, RewardConfig, RewardModelConfig,
+    SftConfig, StopConfig, to_toml,
 };
-
-/// How a run is started, beside its configuration.
-pub struct Launch<'a> {
-    /// What to do about an earlier run in the same folder.
-    pub earlier: Earlier,
-    /// Who watches.
-    pub observer: &'a mut dyn Observer,
-}
 
 /// What every run's configuration says about its directory.
 pub(super) trait RunConfig: Config {
     fn output_dir(&self) -> &Path;
     fn log(&self) -> LogConfig;
     fn checkpoint(&self) -> CheckpointConfig;
+    fn stop(&self) -> StopConfig;
 
     /// Returns every file and folder that the run reads.
     fn inputs(&self) -> Vec<&Path>;
@@ -47,7 +42,11 @@ macro_rules! run_config {
             }
 
             fn checkpoint(&self) -> CheckpointConfig {
-                self.checkpoint
+                self.checkpoint.clone()
+            }
+
+            fn stop(&self) -> StopConfig {
+                self.stop
             }
 
             fn inputs(&self) -> Vec<&Path> {
@@ -69,31 +68,6 @@ fn models_beside(config: &PpoConfig) -> Vec<&Path> {
     reward.into_iter().chain(config.model.reference.as_deref()).collect()
 }
 
-/// Checks that a run directory can be made where the configuration wants it, and that making it deletes nothing which
-/// the run is to read.
-///
-/// # Errors
-/// When the folder is in use, or holds an input; it is named.
-pub(super) fn check(config: &impl RunConfig, earlier: Earlier) -> Result<()> {
-    let output_dir = config.output_dir();
-    RunDirectory::check(output_dir, earlier)?;
-    if earlier != Earlier::Delete {
-        return Ok(());
-    }
-    let Ok(folder) = output_dir.canonicalize() else { return Ok(()) }; // nothing there to delete
-    for input in config.inputs() {
-        // An input that is not there is refused where it is opened.
-        let inside = input.canonicalize().is_ok_and(|input| input.starts_with(&folder));
-        ensure!(
-            !inside,
-            "{} lies in output_dir {}, which --clean deletes; choose another output directory",
-            input.display(),
-            output_dir.display()
-        );
-    }
-    Ok(())
-}
-
 /// A run's directory and observer.
 pub(super) struct Session<'a> {
     pub(super) directory: RunDirectory,
@@ -104,25 +78,40 @@ pub(super) struct Session<'a> {
     events: Option<EventFile>,
     /// The step under way, from 1.
     step: u64,
+    stop: Stop,
     log: LogConfig,
     checkpoint: CheckpointConfig,
     total: u64,
+    /// The metric that says which checkpoints are best, at the last step that was reported.
+    score: Option<f64>,
+    /// The step of the last checkpoint, and where it is.
+    saved: Option<(u64, PathBuf)>,
 }
 
 impl<'a> Session<'a> {
-    /// Makes the run directory and announces a stage of so many steps. Everything that can be refused has been by now.
+    /// Makes the run directory, or goes on in it, and announces a stage of so many steps. Everything that can be refused
+    /// has been by now.
     ///
     /// # Errors
-    /// When the directory is in use or cannot be written.
+    /// When the directory is in use or cannot be written, or the run was asked to stop before it began.
     pub(super) fn start(
         launch: Launch<'a>,
         config: &impl RunConfig,
+        opening: Opening,
         (stage, total): (&str, u64),
     ) -> Result<Self> {
-        let directory =
-            RunDirectory::create(config.output_dir(), &to_toml(config), launch.earlier)?;
+        if let Some(by) = launch.stop.requested() {
+            bail!(Stopped { by, place: format!("before {stage} began; nothing was written") });
+        }
+        let done = opening.done();
+        let (path, earlier) = (config.output_dir(), opening.earlier);
+        let mut directory = RunDirectory::create(path, &to_toml(config), earlier, opening.lock)?;
+        if earlier.resumes() {
+            directory.rewind(done)?;
+        }
+        launch.stop.allow(Duration::from_secs_f64(config.stop().deadline_seconds));
         launch.observer.start(stage, total);
-        Ok(Self {
+        let mut session = Self {
             trace: match config.log().trace {
                 true => Trace::open(directory.path())?,
                 false => Trace::off(),
@@ -131,11 +120,19 @@ impl<'a> Session<'a> {
             journal: Journal::open(directory.path())?,
             directory,
             observer: launch.observer,
-            step: 0,
+            step: done,
+            stop: launch.stop,
             log: config.log(),
             checkpoint: config.checkpoint(),
             total,
-        })
+            score: None,
+            saved: None,
+        };
+        if done > 0 {
+            let text = format!("resumed after step {done} of {total}");
+            session.journal(EntryKind::Resume, None, &text)?;
+        }
+        Ok(session)
     }
 
     /// Begins a step (from 1): what is said and measured from now on belongs to it.
@@ -145,7 +142,7 @@ impl<'a> Session<'a> {
     }
 
     /// Says something in one line, to whoever watches and in the journal. The journal alone takes in checkpoints, which
-    /// come regularly, and errors, which the caller hears of.
+    /// come regularly, and what ends a run, which the caller hears of.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -155,7 +152,7 @@ impl<'a> Session<'a> {
         name: Option<&str>,
         text: &str,
     ) -> Result<()> {
-        if !matches!(kind, EntryKind::Checkpoint | EntryKind::Error) {
+        if !matches!(kind, EntryKind::Checkpoint | EntryKind::Stop | EntryKind::Error) {
             self.observer.note(text);
         }
         Ok(self.journal.write(self.step, (kind, name), text)?)
@@ -181,8 +178,11 @@ impl<'a> Session<'a> {
     pub(super) fn end<T>(&mut self, outcome: Result<T>) -> Result<T> {
         match &outcome {
             Ok(_) => self.observer.finish(),
-            // A journal that cannot be written is no reason to hide the error.
-            Err(error) => drop(self.journal(EntryKind::Error, None, &format!("{error:#}"))),
+            Err(error) => {
+                let kind = if error.is::<Stopped>() { EntryKind::Stop } else { EntryKind::Error };
+                // A journal that cannot be written is no reason to hide the error.
+                self.journal(kind, None, &format!("{error:#}")).ok();
+            }
         }
         outcome
     }
@@ -192,9 +192,14 @@ impl<'a> Session<'a> {
         step == self.total || (every > 0 && step.is_multiple_of(every))
     }
 
-    /// Says whether a checkpoint follows a step.
+    /// Says whether a checkpoint follows a step: it is due, or the run was asked to stop.
     pub(super) fn saves(&self, step: u64) -> bool {
-        self.is_due(step, self.checkpoint.every)
+        self.is_due(step, self.checkpoint.every) || self.stop.requested().is_some()
+    }
+
+    /// Says whether checkpoints are chosen by a metric, which each of them then needs.
+    pub(super) fn keeps_best(&self) -> bool {
+        self.checkpoint.keep_best > 0
     }
 
     /// Shows a step's metrics, and writes them down where they are due.
@@ -213,6 +218,7 @@ impl<'a> Session<'a> {
                 self.events.insert(events).write(step, metrics)?;
             }
         }
+        self.score = self.checkpoint.metric.as_deref().and_then(|name| metrics.get(name));
         self.observer.step(step, metrics);
         Ok(())
     }
@@ -239,15 +245,41 @@ impl<'a> Session<'a> {
     pub(super) fn save(
         &mut self,
         step: u64,
-        write: impl FnOnce(&Path) -> Result<()>,
+        fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let began = Instant::now();
-        let path = self.directory.checkpoint(step, write)?;
-        self.directory.prune(self.checkpoint.keep)?;
+        self.directory.sync()?;
+        let checkpoints = self.directory.checkpoints();
+        let path = checkpoints.write((step, self.score), fill)?;
+        checkpoints.prune(&Retention {
+            keep: self.checkpoint.keep,
+            keep_best: self.checkpoint.keep_best,
+            larger_is_better: self.checkpoint.mode != Some(Best::Min),
+        })?;
+        self.saved = Some((step, path.clone()));
         let took = began.elapsed();
         self.trace.span((Lane::Checkpoint, "checkpoint"), (began, began + took), step)?;
         let text = format!("{} written in {:.1} s", path.display(), took.as_secs_f64());
         self.journal(EntryKind::Checkpoint, None, &text)?;
         Ok(path)
+    }
+
+    /// Ends the run after a step if it was asked to stop and the step's checkpoint is written. After the last step there
+    /// is nothing to stop.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(super) fn stop_at(&self, step: u64) -> Result<()> {
+        let saved = self.saved.as_ref().filter(|(saved, _)| *saved == step && step < self.total);
+        match (self.stop.requested(), saved) {
+            (Some(by), Some((_, path))) => Err(self.stopped(by, step, path).into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn stopped(&self, by: Signal, step: u64, checkpoint: &Path) -> Stopped {
+        let (total, checkpoint) = (self.total, checkpoint.display());
+        let place = format!("after step {step} of {total}; --resume goes on from {checkpoint}");
+        Stopped { by, place }
     }
 }

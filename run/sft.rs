@@ -1,16 +1,18 @@
 //! The loop of supervised fine-tuning.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{
-    Earlier, Launch, Metrics,
+    Launch, Metrics,
     batches::Batches,
+    checkpoint,
     models::{self, Wanted},
+    opening::Opening,
     record::Lane,
     samples,
-    session::{self, Session},
+    session::Session,
 };
 use crate::{
     config::SftConfig,
@@ -36,8 +38,7 @@ pub struct SftOutcome {
 /// One line that says what is wrong with configuration, model, data or disk. What can be refused is refused before the
 /// run directory is made.
 pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
-    session::check(config, launch.earlier)?;
-    ensure!(launch.earlier != Earlier::Resume, "only PPO can be resumed yet");
+    let opening = Opening::new(config, launch.earlier)?;
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<SftSample>(&config.data, &base)?;
@@ -51,17 +52,25 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     let total = batches.total(options.epochs, options.max_steps);
     let mut trainer =
         Sft::new(policy, options.clone(), &config.optimizer, &config.schedule, total)?;
-    let mut session = Session::start(launch, config, ("sft", total))?;
-    session.notes(&samples.reports)?;
+    opening.restore(&mut trainer)?;
+    let done = opening.done();
+    batches.seek(done)?;
     let held_out: Vec<_> = samples.eval.iter().map(sequence).collect();
-    let mut outcome = SftOutcome { policy: PathBuf::new(), evaluation: None };
-    for step in 1..=total {
+    let mut outcome = SftOutcome { policy: opening.model("policy"), evaluation: None };
+    if opening.is_over(total, launch.observer) {
+        return Ok(outcome);
+    }
+    let mut session = Session::start(launch, config, opening, ("sft", total))?;
+    session.notes(&samples.reports)?;
+    for step in done + 1..=total {
         let mut watch = session.begin(step);
         let batch: Vec<_> =
             batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
         let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
         watch.lap(Lane::Train, "update")?;
-        if session.is_due(step, options.eval_every) && !held_out.is_empty() {
+        let saves = session.saves(step);
+        let measures = session.is_due(step, options.eval_every) || (saves && session.keeps_best());
+        if measures && !held_out.is_empty() {
             let evaluation = trainer.evaluate(&held_out)?;
             metrics.extend(Metrics::from_iter(evaluation.metrics()));
             outcome.evaluation = Some(evaluation);
@@ -69,12 +78,14 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
         }
         metrics.extend(watch.metrics());
         session.report(step, &metrics)?;
-        if session.saves(step) {
-            let write = |dir: &std::path::Path| {
-                models::save(&dir.join("policy"), &trainer.policy().model, &base, &[])
+        if saves {
+            let fill = |dir: &Path| {
+                models::save(&dir.join("policy"), &trainer.policy().model, &base, &[])?;
+                checkpoint::save(dir, &trainer)
             };
-            outcome.policy = session.save(step, write)?.join("policy");
+            outcome.policy = session.save(step, fill)?.join("policy");
         }
+        session.stop_at(step)?;
     }
     session.end(Ok(outcome))
 }

@@ -189,7 +189,7 @@ fn a_resumed_run_ends_as_one_that_was_never_stopped_bit_for_bit() {
     fs::remove_dir_all(world.path("run/checkpoints/step_4")).unwrap();
     fs::write(world.path("run/LATEST"), "checkpoints/step_2\n").unwrap();
     assert_ne!(world.checksum("run"), whole);
-    let resume = || run::ppo(&config, Launch { earlier: Earlier::Resume, observer: &mut Silent });
+    let resume = || run::ppo(&config, Launch { earlier: Earlier::Resume, ..launch(&mut Silent) });
     assert_eq!(resume().unwrap().iterations.len(), 2);
     assert_eq!(world.checksum("run"), whole);
     assert_eq!(untimed(), metrics);
@@ -264,7 +264,7 @@ fn a_run_that_cannot_be_is_refused_before_its_directory_is_made() {
     let policy = model_directory(&world.path("guess"));
     let more = ppo_of_digits("echo", "");
     let config = world.config::<PpoConfig>("guess", policy.to_str().unwrap(), &more);
-    let clean = Launch { earlier: Earlier::Delete, observer: &mut Silent };
+    let clean = Launch { earlier: Earlier::Delete, ..launch(&mut Silent) };
     let said = format!("{:#}", run::ppo(&config, clean).unwrap_err());
     assert!(said.contains("which --clean deletes") && policy.is_dir(), "{said}");
     let occupied = [("guess", "already exists and is not empty"), ("echo.jsonl/run", "echo.jsonl")];

@@ -8,27 +8,23 @@ use crate::{
     cli::{demo, opening::OpeningArguments},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     model::Model,
-    run::{Earlier, Observer},
+    run::Launch,
 };
 
 const NEEDED: &str = "needs a build with the feature `libtorch`";
 
 /// Says what is missing.
-pub(in crate::cli) fn sft(_: &SftConfig, _: Earlier, _: &mut dyn Observer) -> Result<Vec<String>> {
+pub(in crate::cli) fn sft(_: &SftConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge sft {NEEDED}")
 }
 
 /// Says what is missing.
-pub(in crate::cli) fn reward_model(
-    _: &RewardModelConfig,
-    _: Earlier,
-    _: &mut dyn Observer,
-) -> Result<Vec<String>> {
+pub(in crate::cli) fn reward_model(_: &RewardModelConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge rm {NEEDED}")
 }
 
 /// Says what is missing.
-pub(in crate::cli) fn ppo(_: &PpoConfig, _: Earlier, _: &mut dyn Observer) -> Result<Vec<String>> {
+pub(in crate::cli) fn ppo(_: &PpoConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge ppo {NEEDED}")
 }
 

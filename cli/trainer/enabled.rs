@@ -5,13 +5,13 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    cli::{demo, opening::OpeningArguments, report},
+    cli::{demo, opening::OpeningArguments, report, signals},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
     run::{
-        self, Earlier, Launch, Observer, Progress, RunDirectory,
+        self, Launch, Progress, RunDirectory,
         demo::{DemoOptions, Thresholds},
     },
     trainer::{
@@ -23,12 +23,8 @@ use crate::{
 };
 
 /// Runs the stage and says what it came to.
-pub(in crate::cli) fn sft(
-    config: &SftConfig,
-    earlier: Earlier,
-    observer: &mut dyn Observer,
-) -> Result<Vec<String>> {
-    let outcome = run::sft(config, Launch { earlier, observer })?;
+pub(in crate::cli) fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::sft(config, launch)?;
     let mut lines = vec![format!("policy: {}", outcome.policy.display())];
     let held_out = outcome.evaluation.map(|evaluation| evaluation.perplexity);
     lines.extend(held_out.map(|perplexity| format!("held-out perplexity: {perplexity:.3}")));
@@ -38,10 +34,9 @@ pub(in crate::cli) fn sft(
 /// Runs the stage and says what it came to.
 pub(in crate::cli) fn reward_model(
     config: &RewardModelConfig,
-    earlier: Earlier,
-    observer: &mut dyn Observer,
+    launch: Launch<'_>,
 ) -> Result<Vec<String>> {
-    let outcome = run::reward_model(config, Launch { earlier, observer })?;
+    let outcome = run::reward_model(config, launch)?;
     Ok(vec![
         format!("reward model: {}", outcome.reward_model.display()),
         format!("accuracy: {:.3}", outcome.evaluation.accuracy),
@@ -49,24 +44,21 @@ pub(in crate::cli) fn reward_model(
 }
 
 /// Runs the stage and says what it came to.
-pub(in crate::cli) fn ppo(
-    config: &PpoConfig,
-    earlier: Earlier,
-    observer: &mut dyn Observer,
-) -> Result<Vec<String>> {
-    let outcome = run::ppo(config, Launch { earlier, observer })?;
+pub(in crate::cli) fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::ppo(config, launch)?;
     Ok(vec![format!("policy: {}", outcome.policy.display())])
 }
 
 /// Runs the demo, prints what it came to, and fails if a threshold is missed.
 pub(in crate::cli) fn demo(arguments: &demo::Arguments) -> Result<ExitCode> {
     let started = Instant::now();
-    RunDirectory::claim(&arguments.output_dir)?;
+    let _lock = RunDirectory::claim(&arguments.output_dir)?;
     let options = DemoOptions {
         folder: arguments.output_dir.clone(),
         seed: arguments.seed,
         threads: arguments.threads,
         ppo_overrides: Vec::new(),
+        stop: signals::listen()?,
     };
     let outcome = run::demo::demo(&options, &mut Progress::new(arguments.quiet))?;
     report::print_demo(&outcome, started.elapsed())?;

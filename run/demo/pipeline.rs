@@ -14,7 +14,7 @@ use crate::{
     engine::{Engine, EngineConfig, Request, SamplingParams},
     model::{NewModelSpec, new_model},
     rollout::{Prompt, PromptId},
-    run::{Earlier, Launch, Metrics, Observer, ppo, reward_model, sft},
+    run::{Earlier, Launch, Metrics, Observer, Stop, ppo, reward_model, sft},
 };
 
 /// The demo's configurations, as they lie in `examples/demo/`.
@@ -61,6 +61,8 @@ pub struct DemoOptions {
     pub threads: usize,
     /// Further `key=value` overrides of the PPO stage.
     pub ppo_overrides: Vec<String>,
+    /// Who may ask it to stop.
+    pub stop: Stop,
 }
 
 /// One opening, continued before and after PPO.
@@ -158,14 +160,12 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
         created.parameters as f64 / 1e6,
         created.spec.vocab_size
     ));
-    let tuned = sft(
-        &stage::<SftConfig>("sft.toml", SFT, options, &[])?,
-        Launch { earlier: Earlier::Delete, observer },
-    )?;
+    let tuned =
+        sft(&stage::<SftConfig>("sft.toml", SFT, options, &[])?, launch(options, observer))?;
     let config = stage::<RewardModelConfig>("rm.toml", REWARD_MODEL, options, &[])?;
-    let rewarding = reward_model(&config, Launch { earlier: Earlier::Delete, observer })?;
+    let rewarding = reward_model(&config, launch(options, observer))?;
     let config = stage::<PpoConfig>("ppo.toml", PPO, options, &options.ppo_overrides)?;
-    let aligned = ppo(&config, Launch { earlier: Earlier::Delete, observer })?;
+    let aligned = ppo(&config, launch(options, observer))?;
 
     let openings = &data.prompts.held_out;
     let before = continuations(&tuned.policy, openings, options)?;
@@ -190,6 +190,10 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
             .collect(),
         policy: aligned.policy,
     })
+}
+
+fn launch<'a>(options: &DemoOptions, observer: &'a mut dyn Observer) -> Launch<'a> {
+    Launch { earlier: Earlier::Delete, observer, stop: options.stop.clone() }
 }
 
 /// Reads a stage's configuration as if it lay in the demo's folder.

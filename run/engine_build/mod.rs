@@ -20,7 +20,7 @@ pub use cache::{Cache, Claim, Looked};
 pub use recipe::{Limits, Recipe};
 pub use toolchain::{BuildCall, Python, SCRIPT, Toolchain};
 
-use super::{directory::sync_tree, machine, model_directory};
+use super::{durable::sync_tree, machine, model_directory};
 use crate::{
     model::{
         Model, ModelSpec,

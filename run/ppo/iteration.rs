@@ -14,8 +14,9 @@ use crate::{
     model::Model,
     rollout::{Consumer, QueueError, QueueSnapshot, Rollout, WeightVersion},
     run::{
-        Metrics, RunDirectory,
+        Metrics,
         canary::Canary,
+        checkpoint,
         faults::Faults,
         generator::Answered,
         heartbeat::Heartbeat,
@@ -23,7 +24,6 @@ use crate::{
         mismatch::Gate,
         models,
         record::{EntryKind, Lane, SampleRow, choose},
-        resume,
         scorer::{RewardLate, Scorer},
         session::Session,
         whereabouts,
@@ -39,6 +39,8 @@ pub(super) struct PpoRun<'a, 'o> {
     pub(super) config: &'a PpoConfig,
     /// Iterations that an earlier run has done.
     pub(super) done: u64,
+    /// The policy that they left; no path if there were none.
+    pub(super) begun_from: PathBuf,
     pub(super) base: &'a Model,
     pub(super) reward: Scorer,
     pub(super) invariants: Invariants<'a>,
@@ -78,11 +80,8 @@ impl PpoRun<'_, '_> {
     }
 
     fn iterations(&mut self) -> Result<PpoOutcome> {
-        let mut outcome = PpoOutcome { policy: PathBuf::new(), iterations: Vec::new() };
+        let mut outcome = PpoOutcome { policy: self.begun_from.clone(), iterations: Vec::new() };
         self.say_notes()?;
-        if self.done > 0 {
-            outcome.policy = RunDirectory::latest(&self.config.output_dir)?.join("policy");
-        }
         for iteration in self.done + 1..=self.config.ppo.iterations {
             let metrics = self.iterate(iteration).map_err(|error| self.explained(error))?;
             self.say_notes()?;
@@ -93,6 +92,7 @@ impl PpoRun<'_, '_> {
                 outcome.policy = self.save(iteration)?;
             }
             self.invariants.verdict()?;
+            self.session.stop_at(iteration)?;
         }
         Ok(outcome)
     }
@@ -284,12 +284,14 @@ impl PpoRun<'_, '_> {
     }
 
     fn save(&mut self, iteration: u64) -> Result<PathBuf> {
-        let (trainer, base, faults) = (&self.trainer, self.base, &self.faults);
+        let (trainer, queued) = (&self.trainer, &self.queued);
+        let (base, faults) = (self.base, &self.faults);
         let checkpoint = self.session.save(iteration, |dir| {
             faults.strike("checkpoint", iteration)?;
             models::save(&dir.join("policy"), &trainer.policy().model, base, &[])?;
             models::save(&dir.join("value"), &trainer.critic().model, base, &[])?;
-            resume::save(dir, trainer)
+            checkpoint::save(dir, trainer)?;
+            checkpoint::save_queue(dir, queued)
         })?;
         self.saved = iteration;
         Ok(checkpoint.join("policy"))

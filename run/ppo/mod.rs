@@ -16,19 +16,21 @@ use super::{
     heartbeat::Heartbeat,
     invariants::{Invariants, Ledger},
     mismatch::Gate,
-    models, panics,
+    models,
+    opening::Opening,
+    panics,
     placement::Placement,
-    record::{EntryKind, Journal},
+    record::Journal,
     relay::relay,
     reward::RewardSource,
     samples::{self, Samples},
     scorer::{Scorer, ScorerOptions},
-    session::{self, Session},
+    session::Session,
 };
 use crate::{
     config::PpoConfig,
     data::PromptSample,
-    rollout::{QueueOptions, QueueSnapshot, Ticket, WeightVersion, restore},
+    rollout::{QueueOptions, WeightVersion, restore},
 };
 use iteration::PpoRun;
 
@@ -47,13 +49,16 @@ pub struct PpoOutcome {
 /// As [`super::sft`]; when engine or reward fail on the way, or do not answer until their deadlines; when an invariant is
 /// broken; and when the trainer gives no sign of life: its thread is then left behind, and ends with the process.
 pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
-    session::check(config, launch.earlier)?;
-    let Launch { earlier, observer } = launch;
+    let opening = Opening::new(config, launch.earlier)?;
+    if opening.is_over(config.ppo.iterations, launch.observer) {
+        return Ok(PpoOutcome { policy: opening.model("policy"), iterations: Vec::new() });
+    }
+    let Launch { earlier, observer, stop } = launch;
     let (heartbeat, (mut relay, relayed)) = (Heartbeat::new("opening the models"), relay());
     // On a thread of its own: the places that its threads get end with it, and it can be left behind.
     let trainer = thread::Builder::new().name("trainer".into()).spawn({
         let (config, heartbeat) = (config.clone(), heartbeat.clone());
-        move || run(&config, Launch { earlier, observer: &mut relay }, &heartbeat)
+        move || run(&config, Launch { earlier, observer: &mut relay, stop }, opening, &heartbeat)
     })?;
     let panicked = |panic: Box<dyn Any + Send>| {
         anyhow!(
@@ -68,7 +73,12 @@ pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
         .inspect_err(|lost| Journal::note_end(&config.output_dir, &format!("{lost:#}")))?
 }
 
-fn run(config: &PpoConfig, launch: Launch<'_>, heartbeat: &Heartbeat) -> Result<PpoOutcome> {
+fn run(
+    config: &PpoConfig,
+    launch: Launch<'_>,
+    opening: Opening,
+    heartbeat: &Heartbeat,
+) -> Result<PpoOutcome> {
     let placement = match config.queue.overlaps() {
         true => Placement::side_by_side(config.threads, config.engine.threads),
         false => Placement::in_turns(config.threads, config.engine.threads),
@@ -81,24 +91,22 @@ fn run(config: &PpoConfig, launch: Launch<'_>, heartbeat: &Heartbeat) -> Result<
     let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
     let mut trainer = setup::trainer(config, &base, longest)?;
-    let done = setup::resume(config, launch.earlier, &mut trainer)?;
+    opening.restore(&mut trainer)?;
+    let (done, begun_from) = (opening.done(), opening.model("policy"));
+    let queued = opening.queue()?;
     let policy = &trainer.policy().model;
     let engine = setup::engine(config, &placement, &base, (policy, WeightVersion(done)))?;
     heartbeat.watch(&engine);
     let canary = Canary::new(&config.engine, &prompts);
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
-    let mut session = Session::start(launch, config, ("ppo", config.ppo.iterations))?;
+    let mut session = Session::start(launch, config, opening, ("ppo", config.ppo.iterations))?;
     session.notes(&reports)?;
     if config.queue.overlaps() {
         session.note(&placement.describe())?;
     }
     if let Some(reason) = config.not_comparable() {
         session.note(&format!("[mismatch] gates nothing: {reason}"))?;
-    }
-    if done > 0 {
-        session.directory.rewind(done)?;
-        session.journal(EntryKind::Resume, None, &format!("resumed after iteration {done}"))?;
     }
     let busy_before = engine.stats().busy_seconds;
     let faults = Faults::of(config);
@@ -110,12 +118,6 @@ fn run(config: &PpoConfig, launch: Launch<'_>, heartbeat: &Heartbeat) -> Result<
     let reward = Scorer::start(reward, prompts.clone(), options)?;
 
     let batch = config.ppo.prompts_per_iteration;
-    let queued = QueueSnapshot {
-        iteration: done,
-        version: WeightVersion(done),
-        next: Ticket(done * batch as u64),
-        ..QueueSnapshot::default()
-    };
     let options = QueueOptions {
         batch,
         max_staleness: config.queue.max_staleness(),
@@ -138,6 +140,7 @@ fn run(config: &PpoConfig, launch: Launch<'_>, heartbeat: &Heartbeat) -> Result<
     let run = PpoRun {
         config,
         done,
+        begun_from,
         base: &base,
         reward,
         invariants: Invariants::new(config, &prompts, ledger),

@@ -9,11 +9,9 @@ use crate::{
     model::Model,
     rollout::{Dtype, WeightVersion, Weights},
     run::{
-        Earlier, RunDirectory,
         faults::Faults,
         models::{self, Wanted},
         placement::Placement,
-        resume,
     },
     trainer::{
         config::ValueInit,
@@ -71,14 +69,6 @@ fn reference(
     models::check_reader(base, &opened, longest)?;
     let frozen = ModelOptions { frozen: true, ..*options };
     Ok(Box::new(models::load(&opened, Wanted::LanguageModel, &frozen)?))
-}
-
-/// Puts the latest checkpoint's state into the trainer, if the run is resumed. Returns the iterations that are over.
-pub(super) fn resume(config: &PpoConfig, earlier: Earlier, trainer: &mut Trainer) -> Result<u64> {
-    match earlier {
-        Earlier::Resume => resume::restore(&RunDirectory::latest(&config.output_dir)?, trainer),
-        Earlier::Refuse | Earlier::Delete => Ok(0),
-    }
 }
 
 /// Starts an engine over the policy's weights: its own memory, or a copy where the policy moves on while the engine

@@ -2,7 +2,7 @@
 
 use rollforge::{
     config::PpoConfig,
-    run::{self, Earlier, Launch, Metrics, MismatchError, Observer, PpoOutcome},
+    run::{self, Earlier, Launch, Metrics, MismatchError, Observer, PpoOutcome, Stop},
 };
 
 use crate::world::{World, column, ppo_of_digits};
@@ -26,7 +26,7 @@ fn run(world: &World, name: &str, more: &str) -> (anyhow::Result<PpoOutcome>, Ve
     let more = format!("sampling.max_new_tokens = 8\nppo.iterations = 3\nppo.epochs = 1\n{more}");
     let config = world.config::<PpoConfig>(name, "model", &ppo_of_digits("same", &more));
     let mut notes = Notes::default();
-    let launch = Launch { earlier: Earlier::Refuse, observer: &mut notes };
+    let launch = Launch { earlier: Earlier::Refuse, observer: &mut notes, stop: Stop::default() };
     let outcome = run::ppo(&config, launch);
     (outcome, notes.0)
 }

@@ -10,7 +10,7 @@ use rollforge::{
     config::{self, Config, PpoConfig, SftConfig},
     model::{Model, NewModelSpec, new_model},
     rollout::Dtype,
-    run::{self, Earlier, Launch, PpoOutcome, Silent, model_directory},
+    run::{self, Earlier, Launch, PpoOutcome, Silent, Stop, model_directory},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -122,7 +122,7 @@ impl World {
 }
 
 pub(crate) fn launch(observer: &mut Silent) -> Launch<'_> {
-    Launch { earlier: Earlier::Refuse, observer }
+    Launch { earlier: Earlier::Refuse, observer, stop: Stop::default() }
 }
 
 pub(crate) fn ppo_of_digits(rows: &str, more: &str) -> String {
