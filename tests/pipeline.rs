@@ -264,7 +264,8 @@ fn a_run_that_cannot_be_is_refused_before_its_directory_is_made() {
     let policy = model_directory(&world.path("guess"));
     let more = ppo_of_digits("echo", "");
     let config = world.config::<PpoConfig>("guess", policy.to_str().unwrap(), &more);
-    let clean = Launch { earlier: Earlier::Delete, ..launch(&mut Silent) };
+    let mut observer = Silent;
+    let clean = Launch { earlier: Earlier::Delete, ..launch(&mut observer) };
     let said = format!("{:#}", run::ppo(&config, clean).unwrap_err());
     assert!(said.contains("which --clean deletes") && policy.is_dir(), "{said}");
     let occupied = [("guess", "already exists and is not empty"), ("echo.jsonl/run", "echo.jsonl")];
