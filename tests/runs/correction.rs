@@ -7,7 +7,7 @@ use rollforge::{
 
 use crate::world::{World, column, ppo_of_digits};
 
-/// Keeps what a run says.
+/// Keeps what a run says, but for what it says of its data.
 #[derive(Default)]
 struct Notes(Vec<String>);
 
@@ -17,7 +17,7 @@ impl Observer for Notes {
     fn finish(&mut self) {}
 
     fn note(&mut self, line: &str) {
-        self.0.push(line.into());
+        self.0.extend((!line.starts_with("training data")).then(|| line.into()));
     }
 }
 
@@ -110,6 +110,18 @@ fn samples_of_older_weights_are_weighted_and_are_no_mismatch() {
     }
     let resolved = std::fs::read_to_string(world.path("stale").join("config.resolved.toml"));
     assert!(resolved.unwrap().contains("apply = \"always\""));
+}
+
+#[test]
+fn a_run_that_stops_on_stale_samples_leaves_what_is_whole() {
+    let world = world();
+    let stop = "queue.mode = 'one_step_off'\nmismatch.action = 'stop'\nmismatch.ess = 0.99999\nthreads = 2\n";
+    let error = run(&world, "spent", stop).0.unwrap_err();
+    let named: &MismatchError = error.downcast_ref().expect("a named error");
+    // The first batch is of the weights that learn.
+    assert_eq!((named.iteration, named.breaches[0].metric), (2, "staleness/ess"));
+    assert!(world.path("spent/checkpoints/step_1/policy").is_dir());
+    assert!(!world.path("spent/checkpoints/step_2").exists());
 }
 
 #[test]

@@ -168,10 +168,9 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         let (options, began) = (&self.setup.options, Instant::now());
         let shaped = self.state.shaper.shape(rollouts.rewards, &rollouts.ended());
         let coef = self.state.kl.coef();
-        let stale = rollouts.stale(&plan, self.version());
         let mut trajectories = Trajectories::new(&rollouts, plan, scored, &shaped, (options, coef));
         if options.old_logprobs == OldLogprobs::Recompute {
-            trajectories.compare(&stale);
+            trajectories.compare(&rollouts.stale(&trajectories.plan, self.version()));
         }
         if options.correction.is_always() {
             self.correct(&mut trajectories);

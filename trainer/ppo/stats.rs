@@ -48,10 +48,10 @@ pub struct ScoreStats {
 }
 
 impl ScoreStats {
-    /// Returns the metrics: TRL's names for objectives, verl's for lengths and the critic.
+    /// Returns the metrics: TRL's names for objectives, verl's for lengths and the critic, ours for the mismatch.
     pub fn metrics(&self) -> Vec<(String, f64)> {
         let mut metrics: Vec<(String, f64)> =
-            self.rollouts().into_iter().map(|(name, value)| (name.into(), value)).collect();
+            self.of_rewards().into_iter().map(|(name, value)| (name.into(), value)).collect();
         for (prefix, compared) in [("parity", &self.mismatch), ("staleness", &self.staleness)] {
             metrics.extend(compared.iter().flat_map(|compared| compared.metrics(prefix)));
         }
@@ -62,7 +62,7 @@ impl ScoreStats {
         metrics
     }
 
-    fn rollouts(&self) -> [(&'static str, f64); 31] {
+    fn of_rewards(&self) -> [(&'static str, f64); 31] {
         let (lengths, prompts) = (Summary::of(&self.lengths), Summary::of(&self.prompt_lengths));
         let rewards = Summary::of(&self.rewards);
         let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
