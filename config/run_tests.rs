@@ -299,3 +299,44 @@ fn corrections_and_gates_are_checked_and_named() {
     }
     assert_eq!(read::<PpoConfig>(PPO, &["mismatch.action=stop"]).unwrap().not_comparable(), None);
 }
+
+#[test]
+fn what_is_exact_is_looked_at_and_what_is_not_only_where_asked_for() {
+    let of = |overrides: &[&str]| read::<PpoConfig>(PPO, overrides).unwrap().invariants;
+    let looked_at = |overrides: &[&str]| (of(overrides).ratio, of(overrides).kl);
+    let (stop, off) = (Some(OnBreak::Stop), Some(OnBreak::Off));
+    assert_eq!(looked_at(&[]), (stop, stop));
+    assert_eq!(looked_at(&["model.reference=other"]), (stop, off));
+    assert_eq!(looked_at(&["ppo.old_logprobs=rollout"]), (off, off));
+    let asked = ["ppo.old_logprobs=rollout", "invariants.ratio=warn"];
+    assert_eq!(looked_at(&asked), (Some(OnBreak::Warn), off));
+    assert_eq!(of(&["invariants.reward_min=-1"]).reward_range(), (-1.0, f64::INFINITY));
+    let broken = |overrides: &[&str]| refusal::<PpoConfig>(PPO, overrides);
+    let said = broken(&["invariants.reward_min=1", "invariants.reward_max=0"]);
+    assert_eq!(said, "invariants.reward_max must be at least invariants.reward_min (1), got 0");
+    let said = refusal::<SftConfig>(SFT, &["invariants.max_skipped_steps=0"]);
+    assert_eq!(said, "invariants.max_skipped_steps must be at least 1, got 0");
+    assert!(broken(&["invariants.ratio_tolerance=nan"]).contains("at least 0 and finite"));
+}
+
+#[test]
+fn the_trainer_waits_longer_for_rollouts_than_the_engine_for_a_step() {
+    let config: PpoConfig = read(PPO, &["engine.deadline_seconds=20"]).unwrap();
+    assert_eq!(config.deadlines.rollouts_seconds, Some(30.0));
+    for key in ["rollouts_seconds", "reward_seconds", "trainer_seconds"] {
+        let said = refusal::<PpoConfig>(PPO, &[&format!("deadlines.{key}=0")]);
+        assert_eq!(said, format!("deadlines.{key} must be above 0, at most 1e9, got 0"));
+    }
+}
+
+#[cfg(feature = "fault-injection")]
+#[test]
+fn faults_are_no_part_of_what_is_printed_and_unknown_ones_are_refused() {
+    let config: PpoConfig = read(PPO, &["faults=['reward:hang@3']"]).unwrap();
+    assert_eq!(config.faults[0].to_string(), "reward:hang@3");
+    assert!(!to_toml(&config).contains("faults"));
+    for bad in ["reward:sulk@3", "reward:hang@x", "reward:hang"] {
+        let said = refusal::<PpoConfig>(PPO, &[&format!("faults=['{bad}']")]);
+        assert!(said.contains("a fault must be one of checkpoint:error, "), "{said}");
+    }
+}

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use super::{
     Launch, Metrics, Observer, RunDirectory, Signal, Stop, Stopped,
     checkpoint::Retention,
+    invariants::Broken,
     opening::Opening,
     record::{EntryKind, EventFile, Journal, Lane, Trace},
     stopwatch::Stopwatch,
@@ -180,8 +181,9 @@ impl<'a> Session<'a> {
             Ok(_) => self.observer.finish(),
             Err(error) => {
                 let kind = if error.is::<Stopped>() { EntryKind::Stop } else { EntryKind::Error };
+                let name = error.downcast_ref().map(Broken::name);
                 // A journal that cannot be written is no reason to hide the error.
-                self.journal(kind, None, &format!("{error:#}")).ok();
+                self.journal(kind, name, &format!("{error:#}")).ok();
             }
         }
         outcome

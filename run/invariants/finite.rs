@@ -6,7 +6,7 @@ use crate::config::{FiniteConfig, OnBreak};
 const NAME: &str = "finite";
 
 /// Watches what is not finite over the steps of a run.
-pub(in crate::run) struct Finite {
+pub(super) struct Finite {
     config: FiniteConfig,
     /// Why the run is to stop after this step.
     stop: Option<Broken>,
@@ -14,7 +14,7 @@ pub(in crate::run) struct Finite {
 
 impl Finite {
     /// Prepares the first step.
-    pub(in crate::run) fn new(config: FiniteConfig) -> Self {
+    pub(super) fn new(config: FiniteConfig) -> Self {
         Self { config, stop: None }
     }
 
@@ -24,7 +24,7 @@ impl Finite {
     /// # Errors
     /// When the weights are not. Skipped steps leave them as they were; whether there are too many of them is left to
     /// [`Finite::verdict`].
-    pub(in crate::run) fn look(
+    pub(super) fn look(
         &mut self,
         findings: &mut Findings,
         (skipped, in_a_row): (u64, u64),
@@ -60,7 +60,7 @@ impl Finite {
     ///
     /// # Errors
     /// When too many optimizer steps in a row were skipped.
-    pub(in crate::run) fn verdict(&mut self) -> Result<(), Broken> {
+    pub(super) fn verdict(&mut self) -> Result<(), Broken> {
         self.stop.take().map_or(Ok(()), Err)
     }
 }
@@ -79,10 +79,10 @@ mod tests {
 
     #[test]
     fn skipped_steps_are_written_down_and_too_many_in_a_row_stop_the_run_afterwards() {
-        let (mut watch, mut findings) = look(OnBreak::Stop, (4, 2), Ok(()));
+        let (mut watch, findings) = look(OnBreak::Stop, (4, 2), Ok(()));
         watch.verdict().unwrap();
         assert_eq!(findings.metrics().get("invariant/finite"), Some(1.0));
-        assert_eq!(findings.take_warnings().len(), 1);
+        assert_eq!(findings.warnings.len(), 1);
         let (mut watch, _) = look(OnBreak::Stop, (4, 3), Ok(()));
         assert_eq!(
             watch.verdict().unwrap_err().to_string(),

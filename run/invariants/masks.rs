@@ -5,28 +5,35 @@ use std::ops::Range;
 use super::Breach;
 use crate::{
     rollout::Rollout,
-    trainer::{batch::Normalization, ppo::Trajectories},
+    trainer::{
+        batch::{MicroBatch, Normalization},
+        config::PpoOptions,
+        ppo::Trajectories,
+    },
 };
 
 /// How far sums of f32 weights may be off.
 const ROUNDING: f64 = 1e-4;
 
-/// Checks the plan of an update against the completions it was made of.
+/// Checks the plan of an update, and what its tokens weigh for critic and policy, against the completions it was made of.
 pub(super) fn check(
     rollouts: &[Rollout],
     trajectories: &Trajectories,
-    normalization: Normalization,
+    options: &PpoOptions,
 ) -> Result<(), Breach> {
     check_rows(rollouts, &trajectories.plan.sequence_rows())?;
+    let learns = |i: usize| rollouts[i].stop.is_end() || !options.mask_unfinished;
     for mini_batch in &trajectories.plan.mini_batches {
-        let rows: Vec<usize> = mini_batch
-            .iter()
-            .flat_map(|micro_batch| micro_batch.sequence_rows())
-            .map(|(_, rows)| rows.len())
-            .collect();
-        let tokens = mini_batch.iter().flat_map(|micro_batch| micro_batch.rows.clone());
-        let sum = tokens.map(|t| f64::from(trajectories.value_weights[t])).sum();
-        check_sum(sum, &rows, normalization)?;
+        let rows: Vec<_> = mini_batch.iter().flat_map(MicroBatch::sequence_rows).collect();
+        let check = |weights: &[f32], counts: &dyn Fn(usize) -> bool| {
+            let counted = rows.iter().filter(|(i, _)| counts(*i));
+            let tokens: Vec<usize> = counted.map(|(_, rows)| rows.len()).collect();
+            let all = rows.iter().flat_map(|(_, rows)| &weights[rows.clone()]);
+            let sum = all.map(|&weight| f64::from(weight)).sum();
+            check_sum(sum, &tokens, options.loss_normalization)
+        };
+        check(&trajectories.value_weights, &|_| true)?;
+        check(&trajectories.policy_weights, &learns)?;
     }
     Ok(())
 }
@@ -58,10 +65,11 @@ fn check_rows(rollouts: &[Rollout], planned: &[(usize, Range<usize>)]) -> Result
     })
 }
 
-/// Checks what the weights of an optimizer step add up to, given the tokens of its sequences.
+/// Checks what the weights of an optimizer step add up to, given the tokens of the sequences that count.
 fn check_sum(sum: f64, tokens: &[usize], normalization: Normalization) -> Result<(), Breach> {
     let all = tokens.iter().sum::<usize>() as f64;
     let expected = match normalization {
+        _ if tokens.is_empty() => 0.0,
         Normalization::TokenMean | Normalization::SeqMeanTokenMean => 1.0,
         Normalization::SeqMeanTokenSum => all / tokens.len() as f64,
     };
@@ -74,69 +82,82 @@ fn check_sum(sum: f64, tokens: &[usize], normalization: Normalization) -> Result
 mod tests {
     use super::*;
     use crate::{
+        rollout::StopReason,
         run::invariants::ledger::tests::answered,
         trainer::batch::{MaskedSequence, Plan},
     };
 
+    /// Three completions, of which the second did not end by itself.
     fn rollouts() -> Vec<Rollout> {
-        [answered(0, 0, 2), answered(1, 0, 1)].into_iter().flat_map(|one| one.rollouts).collect()
+        let mut all = [answered(0, 0, 2), answered(1, 0, 1)].map(|one| one.rollouts).concat();
+        all[0].stop = StopReason::Token(10);
+        all[2].stop = StopReason::Token(10);
+        all
     }
 
     fn trajectories(
         rollouts: &[Rollout],
         members: &[Vec<usize>],
-        normalization: Normalization,
+        options: &PpoOptions,
     ) -> Trajectories {
         let sequences: Vec<_> = rollouts.iter().map(Rollout::sequence).collect();
         let mask = [false, false, true, true];
         let masked: Vec<_> =
             sequences.iter().map(|tokens| MaskedSequence { tokens, mask: &mask }).collect();
         let plan = Plan::new(&masked, members, 8);
-        let value_weights = plan.weights(normalization, |_| true);
-        Trajectories { plan, value_weights, ..Trajectories::default() }
+        let weights =
+            |learns: &dyn Fn(usize) -> bool| plan.weights(options.loss_normalization, learns);
+        let (value_weights, policy_weights) =
+            (weights(&|_| true), weights(&|i| i != 1 || !options.mask_unfinished));
+        Trajectories { value_weights, policy_weights, plan, ..Trajectories::default() }
     }
 
     #[test]
     fn a_plan_of_all_completions_adds_up_under_every_normalization() {
         let rollouts = rollouts();
-        for normalization in [
-            Normalization::TokenMean,
-            Normalization::SeqMeanTokenMean,
-            Normalization::SeqMeanTokenSum,
+        for (loss_normalization, mask_unfinished) in [
+            (Normalization::TokenMean, false),
+            (Normalization::SeqMeanTokenMean, true),
+            (Normalization::SeqMeanTokenSum, true),
         ] {
-            let good = trajectories(&rollouts, &[vec![2, 0], vec![1]], normalization);
-            check(&rollouts, &good, normalization).unwrap();
-            let mut heavy = good.clone();
-            heavy.value_weights[3] *= 1.01;
-            let said = check(&rollouts, &heavy, normalization).unwrap_err().to_string();
-            assert!(
-                said.starts_with("the weights of an optimizer step's tokens must be"),
-                "{said}"
-            );
+            let options =
+                PpoOptions { loss_normalization, mask_unfinished, ..PpoOptions::default() };
+            let good = trajectories(&rollouts, &[vec![2, 0], vec![1]], &options);
+            check(&rollouts, &good, &options).unwrap();
+            for spoil in [
+                (|t| t.value_weights[3] *= 1.01) as fn(&mut Trajectories),
+                |t| t.policy_weights[0] += 0.01,
+                |t| t.policy_weights[0] = f32::NAN,
+            ] {
+                let mut bad = good.clone();
+                spoil(&mut bad);
+                let said = check(&rollouts, &bad, &options).unwrap_err().to_string();
+                assert!(said.starts_with("the weights of an optimizer step's tokens"), "{said}");
+            }
         }
     }
 
     #[test]
     fn a_completion_left_out_or_there_twice_is_named() {
-        let (rollouts, usual) = (rollouts(), Normalization::TokenMean);
-        let lacking = trajectories(&rollouts, &[vec![0, 2]], usual);
-        let said = check(&rollouts, &lacking, usual).unwrap_err().to_string();
+        let (rollouts, usual) = (rollouts(), PpoOptions::default());
+        let lacking = trajectories(&rollouts, &[vec![0, 2]], &usual);
+        let said = check(&rollouts, &lacking, &usual).unwrap_err().to_string();
         assert_eq!(said, "the times that prompt 0, sample 1 is in an epoch must be 1, got 0");
-        let twice = trajectories(&rollouts, &[vec![0, 1], vec![2, 2]], usual);
-        let said = check(&rollouts, &twice, usual).unwrap_err().to_string();
+        let twice = trajectories(&rollouts, &[vec![0, 1], vec![2, 2]], &usual);
+        let said = check(&rollouts, &twice, &usual).unwrap_err().to_string();
         assert!(said.ends_with("prompt 1, sample 0 is in an epoch must be 1, got 2"), "{said}");
     }
 
     #[test]
     fn tokens_that_do_not_add_up_are_named() {
-        let usual = Normalization::TokenMean;
+        let usual = PpoOptions::default();
         let mut rollouts = rollouts();
-        let planned = trajectories(&rollouts, &[vec![0, 1, 2]], usual);
+        let planned = trajectories(&rollouts, &[vec![0, 1, 2]], &usual);
         rollouts[1].versions[0].tokens = 1;
-        let said = check(&rollouts, &planned, usual).unwrap_err().to_string();
+        let said = check(&rollouts, &planned, &usual).unwrap_err().to_string();
         assert_eq!(said, "the tokens with a weight version of prompt 0, sample 1 must be 2, got 1");
         rollouts[1].completion.push(11);
-        let said = check(&rollouts, &planned, usual).unwrap_err().to_string();
+        let said = check(&rollouts, &planned, &usual).unwrap_err().to_string();
         assert!(
             said.starts_with("the loss rows of prompt 0, sample 1 must be 3 from row"),
             "{said}"

@@ -18,22 +18,26 @@ mod finite;
 mod ledger;
 mod masks;
 mod rewards;
+mod step;
 
 use std::sync::Arc;
 
-use super::{Metrics, generator::Answered};
+use anyhow::Result;
+
+use super::{Metrics, generator::Answered, record::EntryKind, session::Session};
 use crate::{
     config::{InvariantsConfig, OnBreak, PpoConfig},
     data::PromptSample,
     rollout::Rollout,
     trainer::{
-        batch::Normalization,
+        config::PpoOptions,
         ppo::{PpoState, PpoStats, Trajectories},
         reward::Reward,
     },
 };
-pub(super) use finite::Finite;
+use finite::Finite;
 pub(super) use ledger::Ledger;
+pub(super) use step::StepInvariants;
 
 /// How an invariant was broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,18 +126,21 @@ impl Findings {
         metrics
     }
 
-    /// Takes what is to be written into the journal: the invariant's name and what was broken.
-    pub(super) fn take_warnings(&mut self) -> Vec<Broken> {
-        std::mem::take(&mut self.warnings)
+    /// Writes a line into the journal for each invariant that was broken and does not end the run, once.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(super) fn write(&mut self, session: &mut Session<'_>) -> Result<()> {
+        self.warnings.drain(..).try_for_each(|broken| {
+            session.journal(EntryKind::Warning, Some(broken.name), &broken.to_string())
+        })
     }
 }
 
 /// PPO's invariants over a run.
 pub(super) struct Invariants<'a> {
     config: &'a InvariantsConfig,
-    /// Samples of each prompt.
-    samples: usize,
-    normalization: Normalization,
+    options: &'a PpoOptions,
     prompts: &'a [PromptSample],
     pub(super) ledger: Ledger,
     finite: Finite,
@@ -145,8 +152,7 @@ impl<'a> Invariants<'a> {
     pub(super) fn new(config: &'a PpoConfig, prompts: &'a [PromptSample], ledger: Ledger) -> Self {
         Self {
             config: &config.invariants,
-            samples: config.ppo.samples_per_prompt,
-            normalization: config.ppo.loss_normalization,
+            options: &config.ppo,
             prompts,
             ledger,
             finite: Finite::new(config.invariants.finite()),
@@ -165,7 +171,7 @@ impl<'a> Invariants<'a> {
         dropped: u64,
     ) -> Result<(), Broken> {
         self.findings.begin(step);
-        let (ledger, samples) = (&mut self.ledger, self.samples);
+        let (ledger, samples) = (&mut self.ledger, self.options.samples_per_prompt);
         let tickets = batch.iter().map(|answered| answered.ticket);
         self.findings.look(("ledger", self.config.ledger), || {
             batch.iter().try_for_each(|answered| ledger::check_samples(answered, samples))?;
@@ -198,10 +204,9 @@ impl<'a> Invariants<'a> {
         trajectories: &Trajectories,
         state: &PpoState,
     ) -> Result<(), Broken> {
-        let normalization = self.normalization;
-        self.findings.look(("masks", self.config.masks), || {
-            masks::check(rollouts, trajectories, normalization)
-        })?;
+        let options = self.options;
+        self.findings
+            .look(("masks", self.config.masks), || masks::check(rollouts, trajectories, options))?;
         if state.policy_steps > 0 || trajectories.ref_logprobs.is_empty() {
             return Ok(());
         }
@@ -262,7 +267,7 @@ mod tests {
             found,
             [("invariant/masks", 0.0), ("invariant/kl", 1.0), ("invariant/ledger", 1.0)]
         );
-        let warned: Vec<_> = findings.take_warnings().iter().map(Broken::name).collect();
+        let warned: Vec<_> = findings.warnings.iter().map(|broken| broken.name).collect();
         assert_eq!(warned, ["kl"]);
     }
 }

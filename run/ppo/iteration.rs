@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::PpoConfig,
-    engine::{Engine, RefitReport},
+    engine::{self, Engine, RefitReport},
     model::Model,
     rollout::{Consumer, QueueError, QueueSnapshot, Rollout, WeightVersion},
     run::{
@@ -71,12 +71,17 @@ impl PpoRun<'_, '_> {
     /// When an iteration cannot be done, or what it leaves cannot be written. What is whole is then in a checkpoint.
     pub(super) fn run(mut self, generated: impl FnOnce() -> Result<()>) -> Result<PpoOutcome> {
         let outcome = self.iterations();
-        let left = if outcome.is_err() { self.leave() } else { Ok(()) };
+        if outcome.is_err()
+            && let Err(error) = self.leave()
+        {
+            // Why there is no checkpoint matters less than why one was needed.
+            let text = format!("the last whole state could not be saved: {error:#}");
+            drop(self.session.journal(EntryKind::Warning, Some("checkpoint"), &text));
+        }
         let Self { mut session, consumer, .. } = self;
         drop(consumer);
-        // Where the generator failed, the trainer can only say that nothing came. And why there is no checkpoint matters
-        // less than why one was needed.
-        session.end(generated().and(outcome).and_then(|outcome| left.map(|()| outcome)))
+        // Where the generator failed, the trainer can only say that nothing came.
+        session.end(generated().and(outcome))
     }
 
     fn iterations(&mut self) -> Result<PpoOutcome> {
@@ -152,7 +157,7 @@ impl PpoRun<'_, '_> {
         self.works("records", iteration);
         self.write_samples(iteration, &rollouts, (&rewards, &trajectories.stats))?;
         metrics.extend(self.invariants.findings.metrics());
-        self.say_warnings()?;
+        self.invariants.findings.write(&mut self.session)?;
         metrics.extend(throughput(&rollouts, busy, watch.total()));
         self.trace_generation(iteration)?;
         metrics.extend(watch.metrics());
@@ -184,25 +189,17 @@ impl PpoRun<'_, '_> {
 
     /// Says with an error of somebody who waited in vain where everybody was.
     fn explained(&self, error: anyhow::Error) -> anyhow::Error {
-        use crate::engine::Error::{Deadline, Stopped};
-        let waited = error.is::<QueueError>()
-            || error.is::<RewardLate>()
-            || matches!(error.downcast_ref(), Some(Deadline { .. } | Stopped(_)));
-        if !waited {
+        let waited = error.is::<QueueError>() || error.is::<RewardLate>();
+        let for_engine = matches!(
+            error.downcast_ref(),
+            Some(engine::Error::Deadline { .. } | engine::Error::Stopped(_))
+        );
+        if !waited && !for_engine {
             return error;
         }
         let (queue, engine) = (self.consumer.state(), self.engine.stats());
         let others = whereabouts::describe(Some(&queue), Some(&engine));
         error.context(format!("the trainer cannot go on{others}"))
-    }
-
-    /// Writes down the invariants that were broken and do not end the run.
-    fn say_warnings(&mut self) -> Result<()> {
-        for broken in self.invariants.findings.take_warnings() {
-            let (name, text) = (broken.name(), broken.to_string());
-            self.session.journal(EntryKind::Warning, Some(name), &text)?;
-        }
-        Ok(())
     }
 
     /// Ends the iteration for the queue, and lets the engine begin the next while this one is written down.
@@ -264,7 +261,7 @@ impl PpoRun<'_, '_> {
     /// Saves the last whole state of a run that cannot go on, unless there is no weight that has moved since the latest
     /// checkpoint, or one has moved since that state.
     fn leave(&mut self) -> Result<()> {
-        self.say_warnings()?;
+        self.invariants.findings.write(&mut self.session)?;
         let (now, whole) = (self.trainer.state(), &self.whole);
         let moved =
             (now.policy_steps, now.critic_steps) != (whole.policy_steps, whole.critic_steps);

@@ -30,14 +30,20 @@ fn warnings(world: &World, name: &str) -> Vec<(String, String)> {
 #[test]
 fn every_invariant_holds_in_a_usual_run_and_says_so() {
     let world = world();
-    world.ppo_of_digits("held", "guess", "echo", "ppo.iterations = 2\nppo.mini_batches = 2\n");
-    let lines = world.metrics("held");
-    for name in ["ledger", "rewards", "masks", "ratio", "finite"] {
-        assert_eq!(column(&lines, &format!("invariant/{name}")), [0.0, 0.0], "{name}");
+    for (run, mode) in [
+        ("in_turns", ""),
+        ("by_arrival", "queue.mode = 'async'\nqueue.order = 'arrival'\nppo.samples_per_prompt = 2\n"),
+    ] {
+        let more = format!("ppo.iterations = 3\nppo.mini_batches = 2\nppo.epochs = 1\n{mode}");
+        world.ppo_of_digits(run, "guess", "echo", &more);
+        let lines = world.metrics(run);
+        for name in ["ledger", "rewards", "masks", "ratio", "finite"] {
+            assert_eq!(column(&lines, &format!("invariant/{name}")), [0.0; 3], "{run} {name}");
+        }
+        let kl: Vec<_> = lines.iter().map(|line| line["invariant/kl"].as_f64()).collect();
+        assert_eq!(kl, [Some(0.0), None, None], "{run}: after an optimizer step it may move");
+        assert!(warnings(&world, run).is_empty());
     }
-    let kl: Vec<_> = lines.iter().map(|line| line["invariant/kl"].as_f64()).collect();
-    assert_eq!(kl, [Some(0.0), None], "after the first optimizer step the policy may move");
-    assert!(warnings(&world, "held").is_empty());
 }
 
 #[test]
