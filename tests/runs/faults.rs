@@ -32,7 +32,10 @@ fn every_invariant_holds_in_a_usual_run_and_says_so() {
     let world = world();
     for (run, mode) in [
         ("in_turns", ""),
-        ("by_arrival", "queue.mode = 'async'\nqueue.order = 'arrival'\nppo.samples_per_prompt = 2\n"),
+        (
+            "by_arrival",
+            "queue.mode = 'async'\nqueue.order = 'arrival'\nppo.samples_per_prompt = 2\n",
+        ),
     ] {
         let more = format!("ppo.iterations = 3\nppo.mini_batches = 2\nppo.epochs = 1\n{mode}");
         world.ppo_of_digits(run, "guess", "echo", &more);
