@@ -8,6 +8,7 @@ use super::{
     Launch, Metrics,
     batches::Batches,
     checkpoint,
+    invariants::StepInvariants,
     models::{self, STANDARDIZATION, Wanted},
     opening::Opening,
     record::Lane,
@@ -66,32 +67,46 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     }
     let mut session = Session::start(launch, config, opening, ("rm", total))?;
     session.notes(&samples.reports)?;
-    for step in done + 1..=total {
-        let mut watch = session.begin(step);
-        let batch: Vec<_> = batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
-        let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
-        watch.lap(Lane::Train, "update")?;
-        let saves = session.saves(step);
-        if saves || session.is_due(step, options.eval_every) {
-            outcome.evaluation = trainer.evaluate(&held_out)?;
-            metrics.extend(Metrics::from_iter(outcome.evaluation.eval_metrics()));
-            watch.lap(Lane::Score, "eval")?;
+    let mut invariants = StepInvariants::new(config.invariants);
+    let mut steps = || -> Result<()> {
+        for step in done + 1..=total {
+            let mut watch = session.begin(step);
+            let batch: Vec<_> =
+                batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
+            let stats = trainer.step(&batch)?;
+            let mut metrics = Metrics::from_iter(stats.metrics());
+            watch.lap(Lane::Train, "update")?;
+            metrics.extend(invariants.stepped(
+                step,
+                (stats.skips, &trainer.model().model),
+                &mut session,
+            )?);
+            let verdict = invariants.verdict();
+            let saves = session.saves(step) || verdict.is_err();
+            if saves || session.is_due(step, options.eval_every) {
+                outcome.evaluation = trainer.evaluate(&held_out)?;
+                metrics.extend(Metrics::from_iter(outcome.evaluation.eval_metrics()));
+                watch.lap(Lane::Score, "eval")?;
+            }
+            metrics.extend(watch.metrics());
+            session.report(step, &metrics)?;
+            if saves {
+                let scale =
+                    serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
+                let fill = |dir: &Path| {
+                    let files = [(STANDARDIZATION, scale)];
+                    models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)?;
+                    checkpoint::save(dir, &trainer)
+                };
+                outcome.reward_model = session.save(step, fill)?.join("reward_model");
+            }
+            verdict?;
+            session.stop_at(step)?;
         }
-        metrics.extend(watch.metrics());
-        session.report(step, &metrics)?;
-        if saves {
-            let scale =
-                serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
-            let fill = |dir: &Path| {
-                let files = [(STANDARDIZATION, scale)];
-                models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)?;
-                checkpoint::save(dir, &trainer)
-            };
-            outcome.reward_model = session.save(step, fill)?.join("reward_model");
-        }
-        session.stop_at(step)?;
-    }
-    session.end(Ok(outcome))
+        Ok(())
+    };
+    let ended = steps();
+    session.end(ended.map(|()| outcome))
 }
 
 fn pair(sample: &PairSample) -> PreferencePair<'_> {

@@ -8,6 +8,7 @@ use super::{
     Launch, Metrics,
     batches::Batches,
     checkpoint,
+    invariants::StepInvariants,
     models::{self, Wanted},
     opening::Opening,
     record::Lane,
@@ -62,32 +63,46 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     }
     let mut session = Session::start(launch, config, opening, ("sft", total))?;
     session.notes(&samples.reports)?;
-    for step in done + 1..=total {
-        let mut watch = session.begin(step);
-        let batch: Vec<_> =
-            batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
-        let mut metrics = Metrics::from_iter(trainer.step(&batch)?.metrics());
-        watch.lap(Lane::Train, "update")?;
-        let saves = session.saves(step);
-        let measures = session.is_due(step, options.eval_every) || (saves && session.keeps_best());
-        if measures && !held_out.is_empty() {
-            let evaluation = trainer.evaluate(&held_out)?;
-            metrics.extend(Metrics::from_iter(evaluation.metrics()));
-            outcome.evaluation = Some(evaluation);
-            watch.lap(Lane::Score, "eval")?;
+    let mut invariants = StepInvariants::new(config.invariants);
+    let mut steps = || -> Result<()> {
+        for step in done + 1..=total {
+            let mut watch = session.begin(step);
+            let batch: Vec<_> =
+                batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
+            let stats = trainer.step(&batch)?;
+            let mut metrics = Metrics::from_iter(stats.metrics());
+            watch.lap(Lane::Train, "update")?;
+            metrics.extend(invariants.stepped(
+                step,
+                (stats.skips, &trainer.policy().model),
+                &mut session,
+            )?);
+            let verdict = invariants.verdict();
+            let saves = session.saves(step) || verdict.is_err();
+            let measures =
+                session.is_due(step, options.eval_every) || (saves && session.keeps_best());
+            if measures && !held_out.is_empty() {
+                let evaluation = trainer.evaluate(&held_out)?;
+                metrics.extend(Metrics::from_iter(evaluation.metrics()));
+                outcome.evaluation = Some(evaluation);
+                watch.lap(Lane::Score, "eval")?;
+            }
+            metrics.extend(watch.metrics());
+            session.report(step, &metrics)?;
+            if saves {
+                let fill = |dir: &Path| {
+                    models::save(&dir.join("policy"), &trainer.policy().model, &base, &[])?;
+                    checkpoint::save(dir, &trainer)
+                };
+                outcome.policy = session.save(step, fill)?.join("policy");
+            }
+            verdict?;
+            session.stop_at(step)?;
         }
-        metrics.extend(watch.metrics());
-        session.report(step, &metrics)?;
-        if saves {
-            let fill = |dir: &Path| {
-                models::save(&dir.join("policy"), &trainer.policy().model, &base, &[])?;
-                checkpoint::save(dir, &trainer)
-            };
-            outcome.policy = session.save(step, fill)?.join("policy");
-        }
-        session.stop_at(step)?;
-    }
-    session.end(Ok(outcome))
+        Ok(())
+    };
+    let ended = steps();
+    session.end(ended.map(|()| outcome))
 }
 
 fn sequence(sample: &SftSample) -> MaskedSequence<'_> {

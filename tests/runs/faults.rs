@@ -1,7 +1,7 @@
 //! Stalls, panics and rewards that are none: each ends in a named error.
 
 use rollforge::{
-    config::PpoConfig,
+    config::{PpoConfig, SftConfig},
     run::{self, Silent, record::Journal},
 };
 
@@ -92,6 +92,25 @@ fn a_reward_out_of_range_stops_the_run_or_is_written_down() {
         &format!("{range}invariants.rewards = 'warn'\n"),
     );
     assert_eq!(column(&world.metrics("warned"), "invariant/rewards"), [1.0, 1.0]);
+}
+
+#[test]
+fn an_sft_run_whose_weights_grow_beyond_all_bounds_skips_some_steps_and_stops() {
+    let world = World::new("0123456789");
+    world.digits("any", |prompt, row| (prompt + row / 10) % 10);
+    let more = "data.train = 'any.jsonl'\nsft.batch_size = 10\noptimizer.lr = 1e38\n";
+    let config = world.config::<SftConfig>("grown", "model", more);
+    let said = format!("{:#}", run::sft(&config, launch(&mut Silent)).unwrap_err());
+    assert!(said.starts_with("invariant finite is broken at step "), "{said}");
+    assert!(said.ends_with("got 1 skipped, 3 in a row"), "{said}");
+    let entries = Journal::read(&world.path("grown")).unwrap();
+    let last = entries.last().unwrap();
+    assert_eq!((last.name.as_deref(), &last.text), (Some("finite"), &said));
+    let lines = world.metrics("grown");
+    let skipped = column(&lines, "optimizer/skipped");
+    assert!(skipped.ends_with(&[0.0, 1.0, 1.0, 1.0]), "{skipped:?}");
+    let latest = std::fs::read_to_string(world.path("grown/LATEST")).unwrap();
+    assert_eq!(latest.trim(), format!("checkpoints/step_{}", lines.len()));
 }
 
 #[cfg(feature = "fault-injection")]
