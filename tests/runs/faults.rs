@@ -95,27 +95,44 @@ fn a_reward_out_of_range_stops_the_run_or_is_written_down() {
 }
 
 #[test]
-fn an_sft_run_whose_weights_grow_beyond_all_bounds_skips_some_steps_and_stops() {
+fn an_sft_run_whose_weights_grow_beyond_all_bounds_stops() {
     let world = World::new("0123456789");
     world.digits("any", |prompt, row| (prompt + row / 10) % 10);
-    let more = "data.train = 'any.jsonl'\nsft.batch_size = 10\noptimizer.lr = 1e38\n";
-    let config = world.config::<SftConfig>("grown", "model", more);
-    let said = format!("{:#}", run::sft(&config, launch(&mut Silent)).unwrap_err());
-    assert!(said.starts_with("invariant finite is broken at step "), "{said}");
+    let stopped = |name: &str, lr: &str| {
+        let more = format!(
+            "data.train = 'any.jsonl'\nsft.batch_size = 10\noptimizer.weight_decay = 0\noptimizer.lr = {lr}\n"
+        );
+        let config = world.config::<SftConfig>(name, "model", &more);
+        let said = format!("{:#}", run::sft(&config, launch(&mut Silent)).unwrap_err());
+        let entries = Journal::read(&world.path(name)).unwrap();
+        let last = entries.last().unwrap();
+        assert_eq!((last.name.as_deref(), &last.text), (Some("finite"), &said));
+        said
+    };
+    // The forward pass overflows from the second step on: no weight moves any more.
+    let said = stopped("skipped", "1e15");
+    assert!(said.starts_with("invariant finite is broken at step 4: loss and gradient"), "{said}");
     assert!(said.ends_with("got 1 skipped, 3 in a row"), "{said}");
-    let entries = Journal::read(&world.path("grown")).unwrap();
-    let last = entries.last().unwrap();
-    assert_eq!((last.name.as_deref(), &last.text), (Some("finite"), &said));
-    let lines = world.metrics("grown");
-    let skipped = column(&lines, "optimizer/skipped");
-    assert!(skipped.ends_with(&[0.0, 1.0, 1.0, 1.0]), "{skipped:?}");
-    let latest = std::fs::read_to_string(world.path("grown/LATEST")).unwrap();
-    assert_eq!(latest.trim(), format!("checkpoints/step_{}", lines.len()));
+    assert_eq!(column(&world.metrics("skipped"), "optimizer/skipped"), [0.0, 1.0, 1.0, 1.0]);
+    let latest = std::fs::read_to_string(world.path("skipped/LATEST")).unwrap();
+    assert_eq!(latest.trim(), "checkpoints/step_4");
+    // The weights do.
+    let said = stopped("grown", "3e38");
+    assert!(said.contains("step 2: every weight must be finite, got weight of"), "{said}");
+    assert!(!world.path("grown/LATEST").exists(), "no checkpoint gets such a weight");
 }
 
 #[cfg(feature = "fault-injection")]
 mod injected {
-    use rollforge::run::{Earlier, Launch};
+    use std::{
+        process::{Command, Stdio},
+        time::{Duration, Instant},
+    };
+
+    use rollforge::{
+        config::to_toml,
+        run::{Earlier, Launch},
+    };
 
     use super::*;
 
@@ -202,21 +219,52 @@ mod injected {
     }
 
     #[test]
-    fn a_trainer_that_hangs_or_takes_nothing_out_of_a_full_queue_is_left_behind() {
+    fn a_trainer_that_takes_nothing_out_of_a_full_queue_is_left_behind() {
+        let more = "ppo.iterations = 3\nqueue.mode = 'async'\ndeadlines.trainer_seconds = 4.0\n\
+                    faults = ['queue:full@2']\n";
+        let said = failure(&world(), "full", more);
+        let expected = "the run waited 4.0 s for a sign of life of the trainer";
+        assert!(said.starts_with(expected) && said.contains("at records of iteration 1"), "{said}");
+        assert!(said.contains("; queue: ") && said.contains("; engine: "), "{said}");
+    }
+
+    #[test]
+    fn a_program_whose_trainer_or_engine_hangs_ends_by_itself() {
         let world = world();
-        let more = "ppo.iterations = 3\nqueue.mode = 'async'\ndeadlines.trainer_seconds = 4.0\n";
-        for (fault, at) in [
-            ("trainer:hang@2", "the update of iteration 2"),
-            ("queue:full@2", "records of iteration 1"),
+        for (fault, expected) in [
+            ("trainer:hang@2", "at the update of iteration 2 for"),
+            ("engine:stall@2", "the engine thread has been in step"),
         ] {
             let name = fault.replace([':', '@'], "_");
-            let said = failure(&world, &name, &format!("{more}faults = ['{fault}']\n"));
-            assert!(
-                said.starts_with("the run waited 4.0 s for a sign of life of the trainer"),
-                "{said}"
-            );
-            assert!(said.contains(&format!("at {at} for")), "{said}");
+            let more = "ppo.iterations = 3\ncheckpoint.every = 1\n\
+                        deadlines.trainer_seconds = 4.0\nengine.deadline_seconds = 4.0\n";
+            let config = world.config::<PpoConfig>(&name, "guess", &ppo_of_digits("echo", more));
+            let said = program(&world, &config, fault);
+            assert!(said.contains(expected), "{said}");
+            let latest = std::fs::read_to_string(world.path(&name).join("LATEST")).unwrap();
+            assert_eq!(latest.trim(), "checkpoints/step_1");
         }
+    }
+
+    /// Runs the program into a fault. It must end with status 1; returns what it says last.
+    fn program(world: &World, config: &PpoConfig, fault: &str) -> String {
+        let file = world.path("program.toml");
+        std::fs::write(&file, to_toml(config)).unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_rollforge"));
+        program.args(["ppo", "--quiet", "--set", &format!("faults=['{fault}']"), "--config"]);
+        let mut program = program.arg(file).stderr(Stdio::piped()).spawn().unwrap();
+        // The limit only keeps a program that never ends from hanging the tests.
+        let since = Instant::now();
+        while program.try_wait().unwrap().is_none() {
+            if since.elapsed() > Duration::from_secs(120) {
+                program.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let output = program.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said.lines().last().unwrap_or_default().to_owned()
     }
 
     #[test]
