@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What can go wrong; `run::faults` says how.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "checkpoint:error",
     "engine:panic",
     "engine:stall",
@@ -16,6 +16,7 @@ const KNOWN: [&str; 12] = [
     "reward:hang",
     "reward:nan",
     "reward:panic",
+    "trainer:error",
     "trainer:hang",
     "trainer:panic",
 ];

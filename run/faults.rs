@@ -9,7 +9,7 @@
 //! | `reward:nan@N` | the last reward is no number |
 //! | `queue:full@N` | the trainer takes nothing out of the queue any more |
 //! | `queue:twice@N` | an answer comes in the place of another |
-//! | `trainer:panic@N`, `trainer:hang@N` | the trainer's thread does, before its update |
+//! | `trainer:error@N`, `trainer:hang@N`, `trainer:panic@N` | the trainer does, between scores and update |
 //! | `gradient:nan@N` | every mini-batch has an advantage and a return that are no numbers |
 //! | `checkpoint:error@N` | a file of the checkpoint cannot be written |
 

@@ -148,7 +148,8 @@ mod injected {
     /// Runs into a fault in the second iteration, which must leave the first as a checkpoint; goes on, and must end like a
     /// run without the fault. Returns the error.
     fn survives(world: &World, fault: &str, more: &str) -> String {
-        let (name, more) = (fault.replace([':', '@'], "_"), format!("{RUN}{more}"));
+        let name = format!("{}_{}", fault.replace([':', '@'], "_"), more.len());
+        let more = format!("{RUN}{more}");
         let said = failure(world, &name, &format!("{more}faults = ['{fault}']\n"));
         let latest = std::fs::read_to_string(world.path(&name).join("LATEST")).unwrap();
         assert_eq!(latest.trim(), "checkpoints/step_1", "{said}");
@@ -189,6 +190,15 @@ mod injected {
         let said = survives(&world, "engine:stall@2", "engine.deadline_seconds = 3.0\n");
         assert!(said.contains("generation ended; queue: "), "{said}");
         assert!(said.contains("the engine thread has been in step"), "{said}");
+    }
+
+    #[test]
+    fn what_an_iteration_that_failed_had_begun_is_not_in_the_checkpoint() {
+        let world = world();
+        // The scale of scores has seen those of the second iteration by then.
+        survives(&world, "trainer:error@2", "ppo.score_normalization = 'running'\n");
+        // The queue has lost the batch of the second iteration, and holds answers for the third.
+        survives(&world, "reward:error@2", "queue.mode = 'one_step_off'\n");
     }
 
     #[test]
