@@ -120,6 +120,11 @@ impl Rollout {
         self.versions.iter().map(|span| span.version).min().unwrap_or_default()
     }
 
+    /// Returns the number of tokens of prompt and completion together.
+    pub fn tokens(&self) -> usize {
+        self.prompt.tokens.ids().len() + self.completion.len()
+    }
+
     /// Returns prompt and completion as one sequence.
     pub fn sequence(&self) -> Vec<u32> {
         [self.prompt.tokens.ids(), &self.completion].concat()

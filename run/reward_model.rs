@@ -73,6 +73,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
             let mut watch = session.begin(step);
             let batch: Vec<_> =
                 batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
+            let tokens = batch.iter().map(|one| one.chosen.len() + one.rejected.len()).sum();
             let stats = trainer.step(&batch)?;
             let mut metrics = Metrics::from_iter(stats.metrics());
             watch.lap(Lane::Train, "update")?;
@@ -88,7 +89,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
                 metrics.extend(Metrics::from_iter(outcome.evaluation.eval_metrics()));
                 watch.lap(Lane::Score, "eval")?;
             }
-            metrics.extend(watch.metrics());
+            metrics.extend(watch.metrics(tokens));
             session.report(step, &metrics)?;
             if saves {
                 let scale =

@@ -69,6 +69,7 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
             let mut watch = session.begin(step);
             let batch: Vec<_> =
                 batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
+            let tokens = batch.iter().map(|one| one.tokens.len()).sum();
             let stats = trainer.step(&batch)?;
             let mut metrics = Metrics::from_iter(stats.metrics());
             watch.lap(Lane::Train, "update")?;
@@ -87,7 +88,7 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
                 outcome.evaluation = Some(evaluation);
                 watch.lap(Lane::Score, "eval")?;
             }
-            metrics.extend(watch.metrics());
+            metrics.extend(watch.metrics(tokens));
             session.report(step, &metrics)?;
             if saves {
                 let fill = |dir: &Path| {

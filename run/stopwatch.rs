@@ -58,12 +58,17 @@ impl Stopwatch {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Ends the iteration. Returns its phases; all its time; and how much engine and trainer waited since the iteration
-    /// before it ended.
-    pub(super) fn metrics(self) -> Metrics {
+    /// Ends the iteration. Returns its phases; all its time, and how many tokens went through the trainer in it; and how
+    /// much engine and trainer waited since the iteration before it ended.
+    pub(super) fn metrics(self, tokens: usize) -> Metrics {
         let total = self.total();
         let ratios = self.trace.ratios().map(|ratios| ratios.metrics()).unwrap_or_default();
-        let mut metrics = self.laps.with("timing_s/step", total).with("perf/time_per_step", total);
+        let mut metrics = self
+            .laps
+            .with("timing_s/step", total)
+            .with("perf/time_per_step", total)
+            .with("perf/total_num_tokens", tokens as f64)
+            .with("perf/throughput", tokens as f64 / total.max(1e-9));
         metrics.extend(ratios);
         metrics
     }

@@ -158,9 +158,10 @@ impl PpoRun<'_, '_> {
         self.write_samples(iteration, &rollouts, (&rewards, &trajectories.stats))?;
         metrics.extend(self.invariants.findings.metrics());
         self.invariants.findings.write(&mut self.session)?;
-        metrics.extend(throughput(&rollouts, busy, watch.total()));
+        metrics.extend(speed(&rollouts, busy, watch.total()));
         self.trace_generation(iteration)?;
-        metrics.extend(watch.metrics());
+        let tokens = rollouts.iter().map(|rollout| rollout.tokens()).sum();
+        metrics.extend(watch.metrics(tokens));
         Ok(metrics)
     }
 
@@ -302,15 +303,11 @@ fn refit_metrics(refit: &RefitReport) -> Metrics {
         .with("sync/version", refit.version.0 as f64)
 }
 
-/// Returns how fast an iteration was, in tokens and completions; `busy` and `total` are the engine's and all seconds.
-fn throughput(rollouts: &[Rollout], busy: f64, total: f64) -> Metrics {
-    let generated: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
-    let prompts: usize = rollouts.iter().map(|rollout| rollout.prompt.tokens.ids().len()).sum();
-    let tokens = generated + prompts;
+/// Returns how fast an iteration was; `busy` and `total` are the engine's and all seconds.
+fn speed(rollouts: &[Rollout], busy: f64, total: f64) -> Metrics {
+    let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
     Metrics::new()
-        .with("eps", rollouts.len() as f64 / total)
-        .with("perf/generated_tokens", generated as f64)
-        .with("perf/generation_tokens_per_s", generated as f64 / busy.max(1e-9))
-        .with("perf/total_num_tokens", tokens as f64)
-        .with("perf/throughput", tokens as f64 / total)
+        .with("eps", rollouts.len() as f64 / total.max(1e-9))
+        .with("perf/generated_tokens", tokens as f64)
+        .with("perf/generation_tokens_per_s", tokens as f64 / busy.max(1e-9))
 }

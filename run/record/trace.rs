@@ -230,7 +230,7 @@ impl Open {
         let Some(file) = &mut self.file else { return Ok(()) };
         let event = json!({
             "name": span.name, "cat": span.lane.name(), "ph": "X",
-            "ts": span.start, "dur": span.end - span.start,
+            "ts": span.start, "dur": span.end.saturating_sub(span.start),
             "pid": 1, "tid": span.lane.number(), "args": { "iteration": span.iteration },
         });
         file.write(format!("{event},"))

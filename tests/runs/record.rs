@@ -8,9 +8,9 @@ use std::{
 };
 
 use rollforge::{
-    config::{PpoConfig, RewardModelConfig},
+    config::{PpoConfig, RewardModelConfig, SftConfig},
     run::{
-        self, Earlier, Launch, Silent,
+        self, Earlier, Launch, Metrics, Observer, Signal, Silent, Stop,
         record::{EntryKind, Journal, Lane, Ratios, Trace},
     },
 };
@@ -84,6 +84,40 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
         let entries = Journal::read(&world.path(run)).unwrap();
         assert!(entries[0].text.starts_with("training data: "), "{entries:?}");
     }
+}
+
+/// Asks a run to stop as soon as it has begun.
+struct StopsAtOnce(Stop);
+
+impl Observer for StopsAtOnce {
+    fn start(&mut self, _stage: &str, _total: u64) {
+        self.0.request(Signal::Terminate);
+    }
+    fn step(&mut self, _step: u64, _metrics: &Metrics) {}
+    fn note(&mut self, _line: &str) {}
+    fn finish(&mut self) {}
+}
+
+#[test]
+fn the_journal_says_what_ended_a_run() {
+    let world = World::new("0123456789");
+    world.digits("same", |prompt, _| prompt);
+    let more = "ppo.iterations = 2\nmismatch.action = 'stop'\nmismatch.dlogp_mean = 1e-12\n";
+    let config = world.config::<PpoConfig>("ppo", "model", &ppo_of_digits("same", more));
+    let error = run::ppo(&config, launch(&mut Silent)).unwrap_err();
+    let entries = Journal::read(&world.path("ppo")).unwrap();
+    let last = entries.last().unwrap();
+    assert_eq!((last.step, last.kind, &last.text), (1, EntryKind::Error, &format!("{error:#}")));
+
+    let stop = Stop::default();
+    let mut observer = StopsAtOnce(stop.clone());
+    let more = "data.train = 'same.jsonl'\nsft.batch_size = 25\nsft.max_steps = 3\n";
+    let config = world.config::<SftConfig>("sft", "model", more);
+    let launch = Launch { earlier: Earlier::Refuse, observer: &mut observer, stop };
+    let error = run::sft(&config, launch).unwrap_err();
+    let entries = Journal::read(&world.path("sft")).unwrap();
+    let last = entries.last().unwrap();
+    assert_eq!((last.step, last.kind, &last.text), (1, EntryKind::Stop, &format!("{error:#}")));
 }
 
 fn event_files(world: &World, run: &str) -> Vec<String> {
@@ -201,7 +235,7 @@ fn a_resumed_run_goes_on_with_every_file() {
     assert_eq!((starts.len(), iterations(0), iterations(1)), (2, [1, 2, 3].into(), [3].into()));
     let kinds: Vec<_> = Journal::read(&run).unwrap().iter().map(|entry| entry.kind).collect();
     let saved = EntryKind::Checkpoint;
-    let expected = [EntryKind::Note, saved, saved, EntryKind::Note, EntryKind::Resume, saved];
+    let expected = [EntryKind::Note, saved, saved, EntryKind::Resume, EntryKind::Note, saved];
     assert_eq!(kinds, expected);
 }
 
