@@ -14,6 +14,7 @@ mod generate;
 mod new_model;
 mod opening;
 mod output;
+mod plan;
 mod ppo;
 mod prompts;
 #[cfg(feature = "libtorch")]
@@ -46,6 +47,7 @@ enum Command {
     Sft(sft::Arguments),
     Rm(rm::Arguments),
     Ppo(ppo::Arguments),
+    Plan(plan::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
     NewModel(new_model::Arguments),
@@ -81,6 +83,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sft(arguments) => sft::run(&arguments),
         Command::Rm(arguments) => rm::run(&arguments),
         Command::Ppo(arguments) => ppo::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),

@@ -19,6 +19,7 @@ mod explain;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod invariants;
+mod memory;
 mod mismatch;
 mod ppo;
 mod queue;
@@ -39,6 +40,7 @@ pub use error::{Error, Violation};
 #[cfg(feature = "fault-injection")]
 pub use faults::Fault;
 pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};
+pub use memory::{ByteSize, MemoryCheck, MemoryConfig};
 pub use mismatch::{MismatchAction, MismatchConfig};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
 pub use queue::{Mode, QueueConfig};

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, InvariantsConfig, LogConfig,
-    MismatchAction, MismatchConfig, QueueConfig, SamplingConfig, StopConfig, Violation,
+    MemoryConfig, MismatchAction, MismatchConfig, QueueConfig, SamplingConfig, StopConfig,
+    Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
@@ -77,6 +78,9 @@ pub struct PpoConfig {
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
+    /// Whether it may begin where it will not fit.
+    #[serde(default)]
+    pub memory: MemoryConfig,
     /// What is to go wrong. No part of what a resolved configuration says.
     #[cfg(feature = "fault-injection")]
     #[serde(default, skip_serializing)]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, Config, FiniteConfig, LogConfig, ModelConfig, StopConfig, Violation,
+    CheckpointConfig, Config, FiniteConfig, LogConfig, MemoryConfig, ModelConfig, StopConfig,
+    Violation,
     sections::{Shared, eval_has_data, resolve, within},
 };
 use crate::{
@@ -53,6 +54,9 @@ pub struct SftConfig {
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
+    /// Whether it may begin where it will not fit.
+    #[serde(default)]
+    pub memory: MemoryConfig,
 }
 
 impl Config for SftConfig {

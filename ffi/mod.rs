@@ -2,6 +2,7 @@
 //!
 //! Everything here is a leaf. It names nothing of ours and does not know what a rollout is.
 
+pub mod allocator;
 #[cfg(all(feature = "libtorch", unix))]
 pub mod libtorch_cuda;
 pub mod memory;

@@ -72,6 +72,17 @@ pub(super) fn parse(fields: Fields<'_>) -> Result<Config> {
     Ok(Config { spec, says_dtype: dtype.is_some() })
 }
 
+impl ModelSpec {
+    /// Reads a model's shape from the `config.json` of its directory. Nothing else needs to be there; a number format
+    /// that the file does not name is taken to be f32.
+    ///
+    /// # Errors
+    /// One line that names the file: it cannot be read, or describes a model of an unsupported kind.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(open(dir)?.spec)
+    }
+}
+
 impl Family {
     const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 

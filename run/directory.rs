@@ -253,6 +253,15 @@ impl RunDirectory {
         written.map_err(DirectoryError::writing(&self.path.join(METRICS)))
     }
 
+    /// Writes a file of the run as a whole, over an earlier one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), DirectoryError> {
+        let path = self.path.join(name);
+        fs::write(&path, text).map_err(DirectoryError::writing(&path))
+    }
+
     /// Writes `samples/iteration_N.jsonl`, one row per line.
     ///
     /// # Errors

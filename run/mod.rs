@@ -3,7 +3,6 @@
 //! [`sft`], [`reward_model`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
 mod agreement;
-#[cfg(feature = "libtorch")]
 mod batches;
 pub mod bench;
 #[cfg(feature = "libtorch")]
@@ -39,6 +38,7 @@ mod opening;
 mod panics;
 #[cfg(feature = "libtorch")]
 mod placement;
+pub mod plan;
 #[cfg(feature = "libtorch")]
 mod ppo;
 mod progress;
@@ -49,7 +49,6 @@ mod relay;
 mod reward;
 #[cfg(feature = "libtorch")]
 mod reward_model;
-#[cfg(feature = "libtorch")]
 mod samples;
 #[cfg(feature = "libtorch")]
 mod scorer;

@@ -11,6 +11,7 @@ use super::{
     invariants::StepInvariants,
     models::{self, STANDARDIZATION, Wanted},
     opening::Opening,
+    plan::{self, Length},
     record::Lane,
     samples,
     session::Session,
@@ -42,6 +43,8 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<PairSample>(&config.data, &base)?;
+    let lengths = samples.train.iter().flat_map(Length::of_pair).collect();
+    let checked = plan::check(config, config.memory, lengths)?;
     let model =
         models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let model = models::learner(&base, Wanted::Score(config.seed), &model, &config.optimizer)?;
@@ -66,6 +69,7 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
         return Ok(outcome);
     }
     let mut session = Session::start(launch, config, opening, ("rm", total))?;
+    session.planned(&checked)?;
     session.notes(&samples.reports)?;
     let mut invariants = StepInvariants::new(config.invariants);
     let mut steps = || -> Result<()> {

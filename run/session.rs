@@ -12,6 +12,7 @@ use super::{
     checkpoint::Retention,
     invariants::Broken,
     opening::Opening,
+    plan::{self, Checked},
     record::{EntryKind, EventFile, Journal, Lane, Trace},
     stopwatch::Stopwatch,
 };
@@ -79,6 +80,8 @@ pub(super) struct Session<'a> {
     events: Option<EventFile>,
     /// The step under way, from 1.
     step: u64,
+    /// Bytes of the largest resident set, as the plan has it.
+    predicted: Option<u64>,
     stop: Stop,
     log: LogConfig,
     checkpoint: CheckpointConfig,
@@ -122,6 +125,7 @@ impl<'a> Session<'a> {
             directory,
             observer: launch.observer,
             step: done,
+            predicted: None,
             stop: launch.stop,
             log: config.log(),
             checkpoint: config.checkpoint(),
@@ -134,6 +138,16 @@ impl<'a> Session<'a> {
             session.journal(EntryKind::Resume, None, &text)?;
         }
         Ok(session)
+    }
+
+    /// Writes down what the run is to take in memory: `plan.json`, and a warning where it may be too much.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn planned(&mut self, checked: &Checked) -> Result<()> {
+        self.predicted = Some(checked.plan.peak());
+        self.directory.write("plan.json", &serde_json::to_string_pretty(&checked.plan)?)?;
+        checked.warning.iter().try_for_each(|line| self.journal(EntryKind::Warning, None, line))
     }
 
     /// Begins a step (from 1): what is said and measured from now on belongs to it.
@@ -209,19 +223,24 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When they cannot be written.
     pub(super) fn report(&mut self, step: u64, metrics: &Metrics) -> Result<()> {
+        let mut metrics = metrics.clone();
+        let memory = [("mem/predicted", self.predicted), ("mem/peak", plan::peak_resident())];
+        for (name, bytes) in memory {
+            bytes.into_iter().for_each(|bytes| metrics.set(name, bytes as f64));
+        }
         if self.is_due(step, self.log.every) {
-            self.directory.record(step, metrics)?;
+            self.directory.record(step, &metrics)?;
             if self.log.tensorboard {
                 let run = self.directory.path();
                 let events = match self.events.take() {
                     Some(events) => events,
                     None => EventFile::create(run, step)?,
                 };
-                self.events.insert(events).write(step, metrics)?;
+                self.events.insert(events).write(step, &metrics)?;
             }
         }
         self.score = self.checkpoint.metric.as_deref().and_then(|name| metrics.get(name));
-        self.observer.step(step, metrics);
+        self.observer.step(step, &metrics);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use super::{
     invariants::StepInvariants,
     models::{self, Wanted},
     opening::Opening,
+    plan::{self, Length},
     record::Lane,
     samples,
     session::Session,
@@ -43,6 +44,8 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     models::use_threads(config.threads)?;
     let base = models::open(&config.model.path)?;
     let samples = samples::read::<SftSample>(&config.data, &base)?;
+    let lengths = samples.train.iter().map(Length::of_text).collect();
+    let checked = plan::check(config, config.memory, lengths)?;
     let model =
         models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
     let policy = models::learner(&base, Wanted::LanguageModel, &model, &config.optimizer)?;
@@ -62,6 +65,7 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
         return Ok(outcome);
     }
     let mut session = Session::start(launch, config, opening, ("sft", total))?;
+    session.planned(&checked)?;
     session.notes(&samples.reports)?;
     let mut invariants = StepInvariants::new(config.invariants);
     let mut steps = || -> Result<()> {

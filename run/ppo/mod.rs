@@ -20,6 +20,7 @@ use super::{
     opening::Opening,
     panics,
     placement::Placement,
+    plan::{self, Length},
     record::Journal,
     relay::relay,
     reward::RewardSource,
@@ -88,6 +89,8 @@ fn run(
     let Samples { train, reports, .. } = samples::read::<PromptSample>(&config.data, &base)?;
     let prompts: Arc<[PromptSample]> = train.into();
     let longest = setup::longest_rollout(config, &base, &prompts);
+    let lengths = prompts.iter().map(Length::of_prompt).collect();
+    let checked = plan::check(config, config.memory, lengths)?;
     let reward = RewardSource::open(config, &base, longest)?;
     reward.check(&prompts)?;
     let mut trainer = setup::trainer(config, &base, longest)?;
@@ -101,6 +104,7 @@ fn run(
     // Before anything is sampled: an engine that does not compute what the policy does would be trained on.
     canary.check(&engine, trainer.policy())?;
     let mut session = Session::start(launch, config, opening, ("ppo", config.ppo.iterations))?;
+    session.planned(&checked)?;
     session.notes(&reports)?;
     if config.queue.overlaps() {
         session.note(&placement.describe())?;

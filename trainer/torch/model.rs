@@ -12,6 +12,7 @@ use super::{
     parameters::{Parameters, Storage, kind_of},
 };
 use crate::{
+    ffi::allocator,
     model::{Head, ModelSpec},
     rollout::{Dtype, Weights},
     trainer::{
@@ -20,6 +21,9 @@ use crate::{
         learner::{LogprobOptions, TokenLogprobs},
     },
 };
+
+/// Numbers (16 MiB of f32) above which libtorch's leftovers count.
+const MANY: usize = 1 << 22;
 
 /// How a model is held and computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +202,13 @@ impl Model {
             return Err(Error::input("selected", "a row with a next token", row));
         }
         indices(&batch.targets().map(i64::from).collect::<Vec<_>>(), self.device())
+    }
+
+    /// Gives what was freed back to the system, where so many numbers say that it is worth the while.
+    pub(super) fn give_back(&self, numbers: usize) {
+        if numbers >= MANY && self.device() == tch::Device::Cpu {
+            allocator::trim();
+        }
     }
 
     pub(super) fn device(&self) -> tch::Device {

@@ -60,6 +60,7 @@ impl AdamW {
         if !(lr.is_finite() && lr >= 0.0) {
             return Err(Error::input("learning rate", "finite and not negative", lr));
         }
+        model.give_back(model.parameters.layout.len);
         tch::no_grad(|| {
             let grad_norm = self.clip(model)?;
             let gradient = model.parameters.gradient()?.shallow_clone();

@@ -132,6 +132,7 @@ impl Model {
             return Ok(()); // nothing of interest in this micro-batch: its share of the gradient is zero
         }
         let trace = self.trace(packed, rows)?;
+        self.give_back(batch.tokens.len() * self.spec.hidden_size * self.layers.len());
         let last = cut(&trace.stream[trace.stream.len() - 1])?;
         head(self, &last)?;
         self.backward(&trace, last.f_grad()?)?;

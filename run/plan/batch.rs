@@ -1,0 +1,80 @@
+//! How many tokens the largest micro-batch has.
+
+use crate::{
+    data::{PairSample, PromptSample, SftSample},
+    trainer::batch::micro_batches,
+};
+
+/// A micro-batch, as far as memory is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Tokens, without padding.
+    pub(super) tokens: u64,
+    /// Places of the padded grid that attention works on: sequences x the longest of them.
+    pub(super) grid: u64,
+    /// Rows that the head computes.
+    pub(super) rows: u64,
+}
+
+/// A sequence's tokens, and those of them that the head predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    pub(super) tokens: usize,
+    pub(super) rows: usize,
+}
+
+impl Length {
+    pub(in crate::run) fn of_text(sample: &SftSample) -> Self {
+        // The first token is predicted from nothing.
+        let rows = sample.loss_mask.iter().skip(1).filter(|&&counts| counts).count();
+        Self { tokens: sample.tokens.len(), rows }
+    }
+
+    pub(in crate::run) fn of_prompt(sample: &PromptSample) -> Self {
+        Self { tokens: sample.tokens.ids().len(), rows: 0 }
+    }
+
+    pub(in crate::run) fn of_pair(sample: &PairSample) -> [Self; 2] {
+        [&sample.chosen, &sample.rejected].map(|half| Self { tokens: half.len(), rows: 1 })
+    }
+}
+
+impl Batch {
+    /// Packs sequences, given by their lengths.
+    pub(super) fn of(sequences: impl IntoIterator<Item = Length>) -> Self {
+        let (mut batch, mut count, mut longest) = (Self::default(), 0, 0);
+        for Length { tokens, rows } in sequences {
+            batch.tokens += tokens as u64;
+            batch.rows += rows as u64;
+            count += 1;
+            longest = longest.max(tokens as u64);
+        }
+        batch.grid = count * longest;
+        batch
+    }
+
+    /// Returns the micro-batches into which sequences of these lengths fall.
+    pub(super) fn cut(lengths: &[Length], budget: usize) -> Vec<Self> {
+        let all: Vec<usize> = (0..lengths.len()).collect();
+        let tokens: Vec<usize> = lengths.iter().map(|length| length.tokens).collect();
+        let members = micro_batches(&all, &tokens, budget);
+        members
+            .into_iter()
+            .map(|members| Self::of(members.into_iter().map(|i| lengths[i])))
+            .collect()
+    }
+
+    /// Returns the micro-batches into which pairs fall; the two halves of a pair stay together, and each has one row.
+    pub(super) fn cut_pairs(pairs: &[[Length; 2]], budget: usize) -> Vec<Self> {
+        let all: Vec<usize> = (0..pairs.len()).collect();
+        let tokens: Vec<usize> = pairs.iter().map(|[a, b]| a.tokens + b.tokens).collect();
+        let halves = |i: usize| pairs[i].map(|half| Length { rows: 1, ..half });
+        let members = micro_batches(&all, &tokens, budget).into_iter();
+        members.map(|members| Self::of(members.into_iter().flat_map(halves))).collect()
+    }
+
+    /// Says whether attention works on padding too.
+    pub(super) fn is_padded(&self) -> bool {
+        self.grid != self.tokens
+    }
+}

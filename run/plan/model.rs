@@ -1,0 +1,98 @@
+//! What a model takes, whoever computes with it.
+
+use super::{
+    batch::Batch,
+    ledger::Part,
+    pass::{Passes, Taken},
+    phase::Phases,
+};
+use crate::{model::ModelSpec, rollout::Dtype};
+
+/// Bytes of an f32: master weights, gradients and moments are f32 whatever the forward pass computes in.
+const F32: u64 = 4;
+
+/// A model in the trainer.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedModel {
+    pub(super) spec: ModelSpec,
+    /// The format its checkpoint is in.
+    pub(super) file: Dtype,
+    /// The format it computes in.
+    pub(super) compute: Dtype,
+    pub(super) checkpointing: bool,
+    /// Only ever scored with.
+    pub(super) frozen: bool,
+}
+
+impl PlannedModel {
+    pub(super) fn parameters(&self) -> u64 {
+        self.spec.parameters() as u64
+    }
+
+    /// Returns the bytes of its checkpoint.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.parameters() * self.file.size() as u64
+    }
+
+    /// Returns the bytes of its weights: the master's, and a copy in another format where it computes in one. A frozen
+    /// model has only what it computes with.
+    pub(super) fn weights(&self) -> u64 {
+        let computed = self.compute.size() as u64;
+        self.parameters() * if self.frozen { computed } else { F32 + self.shadow() }
+    }
+
+    /// Returns the bytes of its gradient: the sum in f32, and a micro-batch's in another format.
+    pub(super) fn gradient(&self) -> u64 {
+        if self.frozen { 0 } else { self.parameters() * (F32 + self.shadow()) }
+    }
+
+    /// Returns the bytes of AdamW's two moments.
+    pub(super) fn moments(&self) -> u64 {
+        if self.frozen { 0 } else { self.parameters() * 2 * F32 }
+    }
+
+    /// Keeps its weights and moments for the rest of the run.
+    pub(super) fn load_into(&self, phases: &mut Phases) {
+        phases.keep_in_trainer(Part::Weights, self.weights());
+        phases.keep_in_trainer(Part::Optimizer, self.moments());
+    }
+
+    /// Returns the bytes of what loading makes and drops: the tensors in f32 where the file has another format, and
+    /// what the search for numbers that are not finite makes of the flat buffer.
+    pub(super) fn loading(&self) -> u64 {
+        let converted = if self.file == Dtype::F32 { 0 } else { F32 };
+        let held = if self.frozen { self.compute.size() as u64 } else { F32 };
+        // |x|, and three masks of a byte each.
+        self.parameters() * (converted + held + 3)
+    }
+
+    /// Returns the bytes of what an optimizer step makes and drops: the gradient's square, then the denominator.
+    pub(super) fn stepping(&self) -> u64 {
+        self.parameters() * F32
+    }
+
+    /// Returns the bytes of what a checkpoint copies: both moments. (Weights of another format than both that they are
+    /// held in are copied before, and are less.)
+    pub(super) fn saving(&self) -> u64 {
+        self.moments()
+    }
+
+    pub(super) fn forward(&self, batch: Batch) -> Taken {
+        self.passes(batch).forward()
+    }
+
+    /// Returns what a training pass takes; the head holds its logits `copies` times going forward.
+    pub(super) fn train(&self, batch: Batch, copies: u64) -> Taken {
+        self.passes(batch).train(copies)
+    }
+
+    fn passes(&self, batch: Batch) -> Passes<'_> {
+        let Self { spec, compute, checkpointing, .. } = self;
+        Passes { spec, compute: *compute, checkpointing: *checkpointing, batch }
+    }
+
+    /// Returns the bytes of a second copy in the format it computes in, where that is not f32.
+    fn shadow(&self) -> u64 {
+        if self.compute == Dtype::F32 { 0 } else { self.compute.size() as u64 }
+    }
+}

@@ -1,0 +1,211 @@
+//! The memory plan of PPO.
+
+use super::{
+    Change, Facts, Length, MemoryPlan, Planned, batch::Batch, engine::PlannedEngine, facts,
+    ledger::Part, model::PlannedModel, pass::Taken, phase::Phases,
+};
+use crate::{
+    config::{ComputeDtype, Mode, PpoConfig, RewardConfig},
+    data::PromptSample,
+    engine::BackendKind,
+    model::{Head, ModelSpec},
+    rollout::Dtype,
+    trainer::config::{Device, ValueInit},
+};
+
+/// Bytes that a token of a rollout takes, about: its id and what is known of it, from the engine to the loss.
+const ROLLOUT_TOKEN: u64 = 64;
+
+/// The models of a run of PPO.
+struct Models {
+    policy: PlannedModel,
+    critic: PlannedModel,
+    reference: Option<PlannedModel>,
+    reward: Option<PlannedModel>,
+}
+
+impl Models {
+    fn new(config: &PpoConfig, facts: &Facts) -> Self {
+        let of = |spec: &ModelSpec, head, frozen: bool| PlannedModel {
+            file: spec.dtype,
+            spec: spec.with_head(head),
+            compute: config.model.dtype.into(),
+            checkpointing: config.model.activation_checkpointing && !frozen,
+            frozen,
+        };
+        let reference = facts.reference.as_ref().unwrap_or(&facts.policy);
+        let first_values = match (config.ppo.value_init, &facts.reward) {
+            (ValueInit::RewardModel, Some(reward)) => reward,
+            _ => &facts.policy,
+        };
+        Self {
+            policy: of(&facts.policy, Head::LanguageModel, false),
+            critic: of(first_values, Head::Score, false),
+            reference: (config.ppo.kl_coef > 0.0).then(|| of(reference, Head::LanguageModel, true)),
+            reward: facts.reward.as_ref().map(|spec| of(spec, Head::Score, true)),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PlannedModel> {
+        let learners = [&self.policy, &self.critic];
+        learners.into_iter().chain(&self.reference).chain(&self.reward)
+    }
+}
+
+impl Planned for PpoConfig {
+    fn facts(&self) -> anyhow::Result<Facts> {
+        let mut facts = Facts::assume(&self.model.path, &self.data, 1)?;
+        let other = self.model.reference.as_ref().filter(|path| **path != self.model.path);
+        facts.reference = other.map(|path| facts::shape(path)).transpose()?;
+        if let RewardConfig::Model { path, .. } = &self.reward {
+            facts.reward = Some(facts::shape(path)?);
+        }
+        Ok(facts)
+    }
+
+    fn lengths(&self) -> anyhow::Result<Vec<Length>> {
+        let samples = super::samples::<PromptSample>(&self.model.path, &self.data)?;
+        Ok(samples.iter().map(Length::of_prompt).collect())
+    }
+
+    fn plan(&self, facts: &Facts) -> MemoryPlan {
+        let models = Models::new(self, facts);
+        let batch = largest_batch(self, facts);
+        let mut phases = Phases::new(self.device, facts.process);
+        phases.keep(Part::MappedFiles, models.policy.file_bytes());
+        let longest = (longest_prompt(facts) + self.sampling.max_new_tokens) as u64;
+        phases.keep(Part::Data, facts.data + waiting(self) as u64 * longest * ROLLOUT_TOKEN);
+        load(&models, &mut phases);
+        let refit = start_engine(self, &models.policy, &mut phases);
+        if self.ppo.iterations > 1 {
+            keep_gradients(&models, &mut phases);
+        }
+        phases.add("generate", &[]);
+        phases.add_pass("score", largest(models.all().map(|model| model.forward(batch))));
+        if self.ppo.iterations == 1 {
+            keep_gradients(&models, &mut phases);
+        }
+        let copies = if self.ppo.entropy_coef > 0.0 { 6 } else { 4 };
+        let learners = [&models.policy, &models.critic];
+        phases.add_pass(
+            "update",
+            largest(learners.map(|model| model.train(batch, copies)).into_iter()),
+        );
+        let most = |of: fn(&PlannedModel) -> u64| learners.map(of).into_iter().max().unwrap_or(0);
+        phases.add("optimizer", &[(Part::Copies, most(PlannedModel::stepping))]);
+        phases.add("refit", &[(Part::Copies, refit)]);
+        phases.add("checkpoint", &[(Part::Copies, most(PlannedModel::saving))]);
+        MemoryPlan::new("ppo", self.device, batch, phases)
+    }
+
+    fn changes(&self) -> Vec<Change<Self>> {
+        let mut changes = Vec::new();
+        let mut change = |text: String, config: Self| changes.push(Change { text, config });
+        if !self.model.activation_checkpointing {
+            let mut config = self.clone();
+            config.model.activation_checkpointing = true;
+            change("model.activation_checkpointing = true".into(), config);
+        }
+        let longest = self.data.max_tokens + self.sampling.max_new_tokens;
+        for tokens in super::halves(self.ppo.micro_batch_tokens, longest) {
+            let mut config = self.clone();
+            config.ppo.micro_batch_tokens = tokens;
+            change(format!("ppo.micro_batch_tokens = {tokens}"), config);
+        }
+        if self.engine.backend == BackendKind::Native {
+            // One sequence must fit, and what runs at once need not.
+            let running = self.engine.max_batch.min(self.ppo.rollout_batch());
+            let full = running.saturating_mul(longest);
+            for tokens in std::iter::once(full).chain(super::halves(full, longest)) {
+                let mut config = self.clone();
+                config.engine.kv_cache_tokens = tokens;
+                change(format!("engine.kv_cache_tokens = {tokens}"), config);
+            }
+        }
+        if self.queue.mode != Mode::Sync {
+            let mut config = self.clone();
+            config.queue = Default::default();
+            change("queue.mode = \"sync\"".into(), config);
+        }
+        if self.model.dtype == ComputeDtype::F32 {
+            let mut config = self.clone();
+            config.model.dtype = ComputeDtype::Bf16;
+            change("model.dtype = \"bf16\"".into(), config);
+        }
+        changes
+    }
+}
+
+/// Adds the phase in which models are loaded, one after the other; what is mapped of the others' files is gone after it.
+fn load(models: &Models, phases: &mut Phases) {
+    models.all().for_each(|model| model.load_into(phases));
+    let others = models.all().skip(1).map(PlannedModel::file_bytes).max().unwrap_or(0);
+    let copies = models.all().map(PlannedModel::loading).max().unwrap_or(0);
+    phases.add("load", &[(Part::MappedFiles, others), (Part::Copies, copies)]);
+}
+
+/// Enters what the engine has of its own, and returns what a refit holds on top.
+fn start_engine(config: &PpoConfig, policy: &PlannedModel, phases: &mut Phases) -> u64 {
+    let dtype = config.engine.dtype.resolve(policy.compute);
+    let engine = PlannedEngine {
+        config: &config.engine,
+        spec: &policy.spec,
+        dtype,
+        threads: config.engine.resolve_threads(),
+        sequences: waiting(config),
+    };
+    if config.engine.backend == BackendKind::TensorRtLlm {
+        // Its KV cache is a share of what is free then (engine.tensorrt_llm.kv_free_fraction).
+        phases.keep_in_trainer(Part::Refit, engine.weights());
+        return 0;
+    }
+    phases.keep(Part::KvCache, engine.kv_cache());
+    phases.keep(Part::Engine, engine.buffers());
+    let is_there = dtype == Dtype::F32 || dtype == policy.compute;
+    let lent = if config.device == Device::Cpu && is_there { 0 } else { engine.weights() };
+    if config.queue.overlaps() {
+        // One serves while the next is written.
+        phases.keep(Part::Refit, 2 * engine.weights());
+        return lent;
+    }
+    phases.keep(Part::Refit, lent);
+    lent
+}
+
+fn keep_gradients(models: &Models, phases: &mut Phases) {
+    for model in models.all() {
+        phases.keep_in_trainer(Part::Gradients, model.gradient());
+    }
+}
+
+/// Returns how many rollouts there are at once, at most.
+fn waiting(config: &PpoConfig) -> usize {
+    config.ppo.rollout_batch().saturating_mul(1 + config.queue.max_staleness())
+}
+
+/// Returns the largest micro-batch: that of the longest prompts, every completion as long as it may be.
+fn largest_batch(config: &PpoConfig, facts: &Facts) -> Batch {
+    let mut prompts: Vec<usize> = facts.lengths.iter().map(|length| length.tokens).collect();
+    prompts.sort_unstable_by(|a, b| b.cmp(a));
+    let rollouts = config.ppo.rollout_batch().div_ceil(config.ppo.mini_batches);
+    let context = facts.policy.max_positions;
+    let rollout = |prompt: usize| {
+        let tokens = prompt.saturating_add(config.sampling.max_new_tokens).min(context);
+        Length { tokens, rows: tokens - prompt.min(tokens) }
+    };
+    let longest: Vec<Length> = prompts
+        .iter()
+        .cycle()
+        .flat_map(|&prompt| std::iter::repeat_n(rollout(prompt), config.ppo.samples_per_prompt))
+        .take(rollouts)
+        .collect();
+    super::widest(Batch::cut(&longest, config.ppo.micro_batch_tokens), &facts.policy)
+}
+
+fn longest_prompt(facts: &Facts) -> usize {
+    facts.lengths.iter().map(|length| length.tokens).max().unwrap_or_default()
+}
+
+fn largest(passes: impl Iterator<Item = Taken>) -> Taken {
+    passes.max_by_key(|taken| taken.total()).unwrap_or_default()
+}

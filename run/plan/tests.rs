@@ -1,0 +1,175 @@
+//! Plans of small models, worked out by hand.
+
+use super::{
+    batch::{Batch, Length},
+    model::PlannedModel,
+    *,
+};
+use crate::{
+    config::{self, MemoryConfig, PpoConfig, SftConfig},
+    model::{Family, Head},
+    rollout::Dtype,
+};
+
+/// Two layers of width 8, two heads of 4, a feed-forward width of 16, ten tokens, tied.
+fn spec() -> ModelSpec {
+    ModelSpec {
+        family: Family::Llama,
+        head: Head::LanguageModel,
+        hidden_size: 8,
+        intermediate_size: 16,
+        num_layers: 2,
+        num_heads: 2,
+        num_kv_heads: 2,
+        head_dim: 4,
+        vocab_size: 10,
+        max_positions: 64,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        rope_scaling: None,
+        sliding_window: None,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        tie_word_embeddings: true,
+        dtype: Dtype::F32,
+    }
+}
+
+fn learner(compute: Dtype, checkpointing: bool) -> PlannedModel {
+    PlannedModel { spec: spec(), file: Dtype::F32, compute, checkpointing, frozen: false }
+}
+
+/// 10 x 8 for the embedding; 4 x 8 x 8 + 3 x 8 x 16 + 2 x 8 in each layer; 8 for the last norm.
+const PARAMETERS: u64 = 80 + 2 * (256 + 384 + 16) + 8;
+
+#[test]
+fn a_learner_holds_16_bytes_a_weight_and_24_in_bf16() {
+    let held = |model: &PlannedModel| model.weights() + model.gradient() + model.moments();
+    assert_eq!(held(&learner(Dtype::F32, false)), 16 * PARAMETERS);
+    // A copy of weights and gradient of 2 bytes each.
+    assert_eq!(held(&learner(Dtype::Bf16, false)), 20 * PARAMETERS);
+    let frozen = PlannedModel { frozen: true, ..learner(Dtype::Bf16, false) };
+    assert_eq!(held(&frozen), 2 * PARAMETERS);
+}
+
+#[test]
+fn a_training_pass_keeps_what_the_table_says() {
+    let batch = Batch::of([Length { tokens: 3, rows: 2 }, Length { tokens: 3, rows: 2 }]);
+    assert_eq!(batch, Batch { tokens: 6, grid: 6, rows: 4 });
+    // Numbers of a token in the first layer: 3 norms' worth of 8 twice, q and k rotated, q k v as projected, the mixed
+    // values, and 4 x 16; of attention 2 more, one per head.
+    let first = 6 * (24 + 16 + 24 + 8 + 24 + 64 + 2);
+    // In the last, attention's part for all six, the mixed rows and what follows for four.
+    let last = 6 * (24 + 16 + 24 + 8 + 2) + 4 * (8 + 24 + 64);
+    let head = 4 * 24;
+    let taken = learner(Dtype::F32, false).train(batch, 4);
+    assert_eq!(taken.activations, 4 * (first + last + head));
+    // 4 x 40 logits are less than what the gradient of the embedding adds to one copy: 40 + 80.
+    assert_eq!(taken.logits, 4 * 4 * 40);
+    assert_eq!(learner(Dtype::F32, false).train(batch, 2).logits, 4 * (40 + 80));
+}
+
+#[test]
+fn padding_counts_where_attention_works_on_it() {
+    let even = Batch::of([Length { tokens: 4, rows: 1 }; 2]);
+    let uneven = Batch::of([Length { tokens: 7, rows: 1 }, Length { tokens: 1, rows: 1 }]);
+    assert_eq!((even.tokens, uneven.tokens, even.grid, uneven.grid), (8, 8, 8, 14));
+    let taken = |batch| learner(Dtype::F32, false).train(batch, 2).activations;
+    // Six more places with q, k, q k v and mixed values in both layers; and the mixed values of the first layer's eight
+    // tokens, moved out of the grid.
+    assert_eq!(taken(uneven) - taken(even), 4 * (2 * 6 * (16 + 24 + 8 + 2) + 8 * 8));
+}
+
+#[test]
+fn checkpointing_keeps_the_stream_and_one_layer() {
+    let batch = Batch::of([Length { tokens: 100, rows: 10 }]);
+    let taken = learner(Dtype::F32, true).train(batch, 2);
+    let stream = 2 * 100 * 8 + 10 * 8;
+    let layer = 100 * (24 + 16 + 24 + 8 + 24 + 64 + 2);
+    let gradients = 100 * (64 + 16);
+    assert_eq!(taken.activations, 4 * (stream + layer + gradients));
+    assert!(taken.total() < learner(Dtype::F32, false).train(batch, 2).total());
+}
+
+fn facts(lengths: Vec<Length>) -> Facts {
+    Facts { policy: spec(), reference: None, reward: None, lengths, data: 0, process: 1 << 20 }
+}
+
+fn parsed<C: config::Config>(more: &str) -> C {
+    let text = format!("output_dir = 'run'\nmodel.path = 'base'\ndata.train = 'a.jsonl'\n{more}");
+    config::parse("test.toml", text, "/project".as_ref(), &[]).expect("a configuration")
+}
+
+fn ppo(more: &str) -> MemoryPlan {
+    let reward =
+        "reward = { kind = 'exact_match', column = 'answer' }\nppo.value_init = 'policy'\n";
+    let config: PpoConfig = parsed(&format!("{reward}engine.kv_cache_tokens = 64\n{more}"));
+    config.plan(&facts(vec![Length { tokens: 4, rows: 0 }; 3]))
+}
+
+fn of(plan: &MemoryPlan, phase: &str, part: Part) -> u64 {
+    let phase = plan.phases.iter().find(|found| found.name == phase).expect("the phase");
+    phase.host.get(part) + phase.device.get(part)
+}
+
+#[test]
+fn ppo_holds_policy_critic_and_reference() {
+    let plan = ppo("");
+    let critic = PARAMETERS + 8;
+    assert_eq!(of(&plan, "update", Part::Weights), 4 * (2 * PARAMETERS + critic));
+    assert_eq!(of(&plan, "update", Part::Optimizer), 8 * (PARAMETERS + critic));
+    assert_eq!(of(&plan, "update", Part::Gradients), 4 * (PARAMETERS + critic));
+    assert_eq!(of(&plan, "checkpoint", Part::Copies), 8 * critic);
+    assert_eq!(of(&plan, "generate", Part::KvCache), 64 * 2 * 2 * 8 * 4);
+    assert_eq!(of(&plan, "generate", Part::Refit), 0);
+    let without = ppo("ppo.kl_coef = 0.0\n");
+    assert_eq!(of(&without, "update", Part::Weights), 4 * (PARAMETERS + critic));
+}
+
+#[test]
+fn an_engine_that_runs_beside_the_trainer_has_two_copies_of_the_weights() {
+    assert_eq!(of(&ppo("queue.mode = 'async'\n"), "update", Part::Refit), 2 * 4 * PARAMETERS);
+    // bf16 in the trainer, which the engine reads where it is; f32 too, for that is the master.
+    let bf16 = "model.dtype = 'bf16'\n";
+    assert_eq!(of(&ppo(bf16), "refit", Part::Refit), 0);
+    assert_eq!(of(&ppo(&format!("{bf16}engine.dtype = 'f32'\n")), "refit", Part::Copies), 0);
+    let other = ppo("engine.dtype = 'bf16'\n");
+    assert_eq!((of(&other, "generate", Part::Refit), of(&other, "refit", Part::Copies)), {
+        let copy = 2 * PARAMETERS;
+        (copy, copy)
+    });
+}
+
+#[test]
+fn on_a_gpu_the_trainer_leaves_the_host() {
+    let plan = ppo("device = 'cuda'\n");
+    let update = &plan.phases[3];
+    assert_eq!((update.name, update.host.get(Part::Weights)), ("update", 0));
+    assert!(update.device.get(Part::Weights) > 0 && update.host.get(Part::KvCache) > 0);
+    assert!(plan.device_needed() > 0 && ppo("").device_needed() == 0);
+}
+
+#[test]
+fn advice_is_found_by_trying() {
+    let config: SftConfig = parsed("sft.batch_size = 64\nsft.micro_batch_tokens = 1024\n");
+    let facts = facts(vec![Length { tokens: 16, rows: 15 }; 64]);
+    let needed = config.plan(&facts).needed();
+    let advice = advise(&config, &facts, needed - 1, MemoryPlan::needed);
+    let set: Vec<&str> = advice.iter().map(|advice| advice.set[0].as_str()).collect();
+    assert_eq!(set, ["model.activation_checkpointing = true", "model.dtype = \"bf16\""]);
+    assert!(advice.iter().all(|advice| advice.fits && advice.needed < needed));
+    let impossible = advise(&config, &facts, 1 << 20, MemoryPlan::needed);
+    assert_eq!(impossible.len(), 1);
+    assert!(!impossible[0].fits && impossible[0].needed > 1 << 20);
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_told_what_to_change() {
+    let limit = Some("1MiB".parse().expect("a size"));
+    let memory = MemoryConfig { limit, ..MemoryConfig::default() };
+    assert_eq!(memory.check, config::MemoryCheck::Stop);
+    let plan = ppo("");
+    assert!(plan.needed() > 1 << 20 && plan.peak() >= plan.needed());
+}
