@@ -32,34 +32,34 @@ CHECKPOINTING = "model.activation_checkpointing=true"
 BF16 = "model.dtype=bf16"
 # Stage, shape, sequence length (PPO: prompt and completion), sequences of a step, micro-batch tokens, what else is set.
 ROWS = [
-    ("sft", "30M", 256, 16, 2048, []),
-    ("sft", "30M", 256, 32, 4096, [CHECKPOINTING]),
-    ("sft", "30M", 256, 16, 2048, [BF16]),
-    ("sft", "85M", 128, 8, 512, []),
-    ("rm", "30M", 128, 16, 2048, []),
-    ("rm", "85M", 128, 8, 1024, [BF16, CHECKPOINTING]),
-    ("ppo", "30M", 64, 32, 1024, []),
+    ("sft", "30M", 256, 8, 2048, []),
+    ("sft", "30M", 256, 16, 4096, [CHECKPOINTING]),
+    ("sft", "30M", 256, 8, 2048, [BF16]),
+    ("sft", "85M", 128, 4, 512, []),
+    ("rm", "30M", 128, 8, 2048, []),
+    ("rm", "85M", 128, 4, 1024, [BF16, CHECKPOINTING]),
+    ("ppo", "30M", 64, 16, 1024, []),
     ("ppo", "30M", 64, 32, 2048, [BF16, "reward=model"]),
     ("ppo", "30M", 64, 16, 1024, ["queue.mode=async"]),
-    ("ppo", "30M", 64, 8, 256, ["ppo.kl_coef=0.0", "engine.kv_cache_tokens=32768"]),
+    ("ppo", "30M", 64, 4, 256, ["ppo.kl_coef=0.0", "engine.kv_cache_tokens=32768"]),
     ("ppo", "36M", 64, 16, 1024, []),
-    ("ppo", "85M", 64, 8, 256, ["queue.mode=one_step_off", CHECKPOINTING]),
+    ("ppo", "85M", 64, 4, 256, ["queue.mode=one_step_off", CHECKPOINTING]),
 ]
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--binary", type=pathlib.Path, default=ROOT / "target" / "release" / "rollforge")
+    arguments.add_argument("--steps", type=int, default=1, help="optimizer steps of each run")
     arguments.add_argument("--only", type=int, nargs="*", help="rows, counted from 1")
     arguments.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(ROOT)}")
     arguments = arguments.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        world = World(arguments.binary.resolve(), pathlib.Path(folder))
-        for number, row in enumerate(ROWS, 1):
-            if not arguments.only or number in arguments.only:
-                rows.append((number, row, *world.measure(number, row)))
-                print(line(*rows[-1]), file=sys.stderr, flush=True)
+        world = World(arguments.binary.resolve(), pathlib.Path(folder), arguments.steps)
+        for number in arguments.only or range(1, len(ROWS) + 1):
+            rows.append((number, ROWS[number - 1], *world.measure(number, ROWS[number - 1])))
+            print(line(*rows[-1]), file=sys.stderr, flush=True)
     table = render(rows)
     print(table)
     if arguments.write:
@@ -71,9 +71,8 @@ def main():
 class World:
     """A folder with models, data and runs."""
 
-    def __init__(self, binary, folder):
-        self.binary, self.folder = binary, folder
-        # The file system's cache must not be made of what is measured: libtorch is found as `cargo run` finds it.
+    def __init__(self, binary, folder, steps):
+        self.binary, self.folder, self.steps = binary, folder, steps
         self.environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
 
     def run(self, *arguments):
@@ -125,19 +124,19 @@ class World:
         return self.write(f"{stage}.jsonl", "".join(lines))
 
     def stage(self, stage, shape, sizes, output, more):
-        """Runs a stage for two optimizer steps (PPO: two iterations of one)."""
+        """Runs a stage for so many optimizer steps (PPO: iterations of one)."""
         length, batch, tokens = sizes
         section = "reward_model" if stage == "rm" else stage
-        data = self.data(stage, length, 2 * batch)
+        data = self.data(stage, length, self.steps * batch)
         settings = [f"output_dir={output}", f"model.path={self.model(shape)}", f"data.train={data}", "threads=2"]
         settings += [f"{section}.micro_batch_tokens={tokens}", "checkpoint.every=0"]
         if stage == "ppo":
             settings += [f"sampling.max_new_tokens={length // 2}", "sampling.ignore_eos=true", "ppo.epochs=1"]
-            settings += [f"ppo.prompts_per_iteration={batch}", "ppo.iterations=2"]
+            settings += [f"ppo.prompts_per_iteration={batch}", f"ppo.iterations={self.steps}"]
             if "reward=model" not in more:
                 settings += ["reward={kind='exact_match', column='answer'}", "ppo.value_init=policy"]
         else:
-            settings += [f"{section}.batch_size={batch}", f"{section}.max_steps=2"]
+            settings += [f"{section}.batch_size={batch}", f"{section}.max_steps={self.steps}"]
         if "reward=model" in more:
             settings.append(f"reward={{kind='model', path='{self.reward_model(shape)}'}}")
         settings += [setting for setting in more if setting != "reward=model"]

@@ -65,16 +65,12 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..3].iter().find(|(_, size)| self.0 >= *size).unwrap_or(&UNITS[2]);
-        let number = self.0 as f64 / unit.1 as f64;
-        match unit.1 {
-            MIB if number >= 10.0 || number == 0.0 => write!(f, "{number:.0} {}", unit.0),
-            _ => write!(f, "{number:.2} {}", unit.0),
-        }
+        let (name, unit) = UNITS[..4].iter().find(|(_, size)| self.0 >= *size).unwrap_or(&UNITS[3]);
+        let number = self.0 as f64 / *unit as f64;
+        let decimals = if *unit < 1 << 30 && (number >= 10.0 || self.0 == 0) { 0 } else { 2 };
+        write!(f, "{number:.decimals$} {name}")
     }
 }
-
-const MIB: u64 = 1 << 20;
 
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -124,6 +120,7 @@ mod tests {
         assert_eq!(shown(3 << 29), "1.50 GiB");
         assert_eq!(shown(200 << 20), "200 MiB");
         assert_eq!(shown(3 << 19), "1.50 MiB");
-        assert_eq!(shown(0), "0 MiB");
+        assert_eq!(shown(3 << 10), "3.00 KiB");
+        assert_eq!(shown(0), "0 KiB");
     }
 }

@@ -77,16 +77,11 @@ impl Passes<'_> {
             + self.bytes(after, 4 * self.spec.intermediate_size)
     }
 
-    /// Returns what a norm of so many rows keeps: its input, the normalised input and the result. In another format
-    /// than f32 the first two are kept in f32 as well.
+    /// Returns what a norm of so many rows keeps: its input, the normalised input and the result, the first two in f32.
+    /// (An input of another format is turned into f32 first, and not kept itself.)
     fn norm(&self, rows: u64) -> u64 {
         let hidden = self.spec.hidden_size;
-        let (input, result) = (self.bytes(rows, hidden), self.bytes(rows, hidden));
-        let inside = rows * hidden as u64 * F32;
-        match self.compute {
-            Dtype::F32 => input + inside + result,
-            Dtype::F16 | Dtype::Bf16 => input + 2 * inside + result,
-        }
+        2 * rows * hidden as u64 * F32 + self.bytes(rows, hidden)
     }
 
     /// Returns what attention keeps: rotated q and k, v, and the mixed values, which the output projection reads.
