@@ -51,9 +51,9 @@ impl QueueConfig {
         self.mode != Mode::Sync
     }
 
-    /// Says whether a refit waits until everything that was let in has been answered.
+    /// Says whether a refit waits until everything that was let in has been answered. It has, where the modes take turns.
     pub fn settles(&self) -> bool {
-        self.mode == Mode::OneStepOff || (self.overlaps() && self.order == Order::Ticket)
+        self.mode != Mode::Async || self.order == Order::Ticket
     }
 
     pub(super) fn validate(&self, in_flight: RefitInFlight) -> Result<(), Violation> {
@@ -68,9 +68,8 @@ impl QueueConfig {
         };
         Violation::unless(kept, "queue.max_staleness", rule, staleness)?;
         // Nothing is in flight at any of the refits: a slip of the pen.
-        let idle = !self.overlaps() || self.settles();
         Violation::unless(
-            !idle || in_flight == RefitInFlight::Drain,
+            !self.settles() || in_flight == RefitInFlight::Drain,
             "engine.refit_in_flight",
             "\"drain\" unless queue.mode is \"async\" and queue.order is \"arrival\"",
             format!("{:?}", in_flight.name()),

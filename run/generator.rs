@@ -1,5 +1,8 @@
 //! The engine's side of a run: prompts in, answered prompts into the queue, for as long as the trainer lets them in.
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};

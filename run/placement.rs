@@ -10,8 +10,15 @@ pub(super) struct Placement {
     pub(super) engine_threads: usize,
     /// Threads of the trainer.
     pub(super) trainer_threads: usize,
-    /// The cores of each, where there are enough for both at once.
-    cores: Option<(Vec<usize>, Vec<usize>)>,
+    /// Where there are cores enough for both at once.
+    cores: Option<Cores>,
+}
+
+/// The cores of each side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cores {
+    engine: Vec<usize>,
+    trainer: Vec<usize>,
 }
 
 impl Placement {
@@ -29,24 +36,33 @@ impl Placement {
 
     fn among(cores: &[usize], threads: usize, engine_threads: usize) -> Self {
         let all = if threads == 0 { cores.len() } else { threads };
-        let engine = if engine_threads == 0 { all.div_ceil(2) } else { engine_threads };
+        let engine = if engine_threads == 0 { all.div_ceil(2).max(1) } else { engine_threads };
         let trainer = all.saturating_sub(engine).max(1);
         let split = (engine + trainer <= cores.len()).then(|| {
             let (first, rest) = cores.split_at(engine);
-            (first.to_vec(), rest[..trainer].to_vec())
+            Cores { engine: first.into(), trainer: rest[..trainer].into() }
         });
         Self { engine_threads: engine, trainer_threads: trainer, cores: split }
     }
 
-    /// Puts this thread on the trainer's cores, and on the engine's what `start` spawns: threads inherit their place.
+    /// Puts this thread on the trainer's cores. Comes before anything is computed: the tensor library's threads start
+    /// with the first operation, and inherit their place.
+    ///
+    /// # Errors
+    /// When the system refuses the place.
+    pub(super) fn settle_trainer(&self) -> Result<()> {
+        self.cores.as_ref().map_or(Ok(()), |cores| settle_on(&cores.trainer))
+    }
+
+    /// Puts what `start` spawns on the engine's cores, and leaves this thread on the trainer's.
     ///
     /// # Errors
     /// Those of `start`, and when the system refuses the place.
-    pub(super) fn start_engine<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some((engine, trainer)) = &self.cores else { return start() };
-        settle_on(engine)?;
+    pub(super) fn beside_trainer<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(cores) = &self.cores else { return start() };
+        settle_on(&cores.engine)?;
         let started = start();
-        settle_on(trainer)?;
+        settle_on(&cores.trainer)?;
         started
     }
 
@@ -54,7 +70,7 @@ impl Placement {
     pub(super) fn describe(&self) -> String {
         let Self { engine_threads, trainer_threads, cores } = self;
         match cores {
-            Some((engine, trainer)) => {
+            Some(Cores { engine, trainer }) => {
                 format!("cores {} generate, {} train", list(engine), list(trainer))
             }
             None => format!(
@@ -96,8 +112,10 @@ mod tests {
 
     #[test]
     fn engine_and_trainer_share_the_cores_out_where_there_are_enough() {
-        let cores = [0, 4, 1, 5];
-        let split = |threads, engine| Placement::among(&cores, threads, engine).cores;
+        let split = |threads, engine| {
+            let placement = Placement::among(&[0, 4, 1, 5], threads, engine);
+            placement.cores.map(|cores| (cores.engine, cores.trainer))
+        };
         assert_eq!(split(0, 0), Some((vec![0, 4], vec![1, 5])));
         assert_eq!(split(0, 1), Some((vec![0], vec![4, 1, 5])));
         assert_eq!(split(3, 0), Some((vec![0, 4], vec![1])));
@@ -106,17 +124,23 @@ mod tests {
         assert_eq!((split(6, 3), split(0, 4)), (None, None));
         let alone = Placement::among(&[0], 0, 0);
         assert_eq!((alone.engine_threads, alone.trainer_threads, alone.cores), (1, 1, None));
+        // Nor is anything asked of a system that does not say which cores there are.
+        let unknown = Placement::among(&[], 0, 0);
+        assert_eq!((unknown.engine_threads, unknown.trainer_threads, unknown.cores), (1, 1, None));
     }
 
     #[test]
     fn what_is_started_inherits_its_place() {
-        let here = std::thread::spawn(|| {
+        // On a thread of its own, whose place ends with it.
+        let look = || Ok(std::thread::spawn(available).join().expect("does not panic"));
+        let here = std::thread::spawn(move || {
             let cores = available();
             let placement = Placement::among(&cores, 2, 1);
-            let there = placement
-                .start_engine(|| Ok(std::thread::spawn(available).join().expect("does not panic")))
-                .expect("the cores are our own");
-            (cores, there, available())
+            placement.settle_trainer().expect("the cores are our own");
+            let engine = placement.beside_trainer(look).expect("the cores are our own");
+            let failed = placement.beside_trainer(|| anyhow::bail!("no engine") as Result<()>);
+            assert!(failed.is_err());
+            (cores, engine, look().expect("looking does not fail"))
         });
         let (cores, engine, trainer) = here.join().expect("does not panic");
         if cores.len() > 1 {

@@ -46,6 +46,7 @@ impl<T> Consumer<T> {
             arrivals: Arrivals::restore(&shared.options, snapshot),
             shared,
         };
+        consumer.report();
         consumer.open();
         consumer
     }
@@ -139,7 +140,6 @@ impl<T> Consumer<T> {
         let options = &self.shared.options;
         let taken = self.iteration * options.batch as u64;
         let limit = options.capacity() as u64 + taken + self.dropped;
-        self.shared.collected.store(self.back.count, Ordering::Relaxed);
         // Only this thread writes it, so it may look at its own last value.
         if self.shared.limit.load(Ordering::Relaxed) < limit {
             // Release pairs with the Acquire in `Shared::admit`.
@@ -196,6 +196,13 @@ impl<T> Consumer<T> {
             self.dropped += u64::from(item.is_none());
             self.arrivals.add(ticket, item);
         }
+        self.report();
+    }
+
+    /// Leaves its counters where [`Shared::state`] finds them.
+    fn report(&self) {
+        self.shared.collected.store(self.back.count, Ordering::Relaxed);
+        self.shared.dropped.store(self.dropped, Ordering::Relaxed);
     }
 
     fn is_settled(&mut self) -> bool {

@@ -17,6 +17,8 @@ pub struct QueueState {
     pub may_issue: u64,
     /// Items (and news of dropped permits) that wait for the trainer.
     pub queued: usize,
+    /// Permits that came back without an item, since the start.
+    pub dropped: u64,
     /// Permits neither pushed with nor dropped: prompts with the engine.
     pub out: u64,
 }

@@ -147,6 +147,7 @@ pub fn restore<T>(
         next: AtomicU64::new(snapshot.next.0),
         limit: AtomicU64::new(snapshot.next.0),
         collected: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
         version: AtomicU64::new(snapshot.version.0),
         producers: AtomicUsize::new(0),
         consumer_gone: AtomicBool::new(false),
@@ -175,6 +176,8 @@ struct Shared<T> {
     limit: AtomicU64,
     /// Tickets whose slots the consumer has emptied. For reports.
     collected: AtomicU64,
+    /// Those of them that had no item. For reports.
+    dropped: AtomicU64,
     /// The version of the weights, by the consumer's word. For reports.
     version: AtomicU64,
     /// Issuers and permits alive.
@@ -240,6 +243,7 @@ impl<T> Shared<T> {
             issued,
             may_issue: self.limit.load(Ordering::Relaxed).saturating_sub(issued) + again,
             queued,
+            dropped: self.dropped.load(Ordering::Relaxed),
             out: issued.saturating_sub(collected + queued as u64 + again),
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::PpoConfig,
-    engine::{self, Engine, RefitReport},
+    engine::{self, Engine, RefitReport, Stats},
     model::Model,
     rollout::{Consumer, QueueError, QueueSnapshot, Rollout, WeightVersion},
     run::{
@@ -52,9 +52,8 @@ pub(super) struct PpoRun<'a, 'o> {
     pub(super) faults: Faults,
     pub(super) trainer: Trainer,
     pub(super) engine: Engine,
-    /// Seconds the engine had computed when the first prompt of this iteration was let in. That is before the iteration
-    /// begins: the engine generates while the last one's checkpoint is written.
-    pub(super) busy_before: f64,
+    /// What the engine had done when the latest batch was taken.
+    pub(super) counted: Stats,
     pub(super) canary: Canary,
     pub(super) gate: Gate,
     pub(super) consumer: Consumer<Arc<Answered>>,
@@ -111,7 +110,7 @@ impl PpoRun<'_, '_> {
         let mut answered = self.consumer.take()?;
         self.faults.spoil_batch(iteration, &mut answered);
         self.invariants.taken(iteration, &answered, self.queued.dropped)?;
-        let busy = self.engine.stats().busy_seconds - self.busy_before;
+        metrics.extend(self.pace());
         watch.lap(Lane::Wait, "gen")?;
 
         self.waits("rewards", iteration);
@@ -151,14 +150,16 @@ impl PpoRun<'_, '_> {
         metrics.extend(self.canary.check(&self.engine, self.trainer.policy())?);
         watch.lap(Lane::Refit, "canary")?;
 
-        self.busy_before = self.engine.stats().busy_seconds;
+        metrics.extend(lag(&rollouts, self.consumer.version()));
         self.end(iteration, refit.version);
+        metrics.set("queue/depth", self.queued.answered.len() as f64);
+        metrics.set("queue/dropped", self.queued.dropped as f64);
 
         self.works("records", iteration);
         self.write_samples(iteration, &rollouts, (&rewards, &trajectories.stats))?;
         metrics.extend(self.invariants.findings.metrics());
         self.invariants.findings.write(&mut self.session)?;
-        metrics.extend(speed(&rollouts, busy, watch.total()));
+        metrics.extend(speed(&rollouts, watch.total()));
         self.trace_generation(iteration)?;
         let tokens = rollouts.iter().map(|rollout| rollout.tokens()).sum();
         metrics.extend(watch.metrics(tokens));
@@ -168,6 +169,15 @@ impl PpoRun<'_, '_> {
     /// Passes on what the engine has to say.
     fn say_notes(&mut self) -> Result<()> {
         self.session.notes(&self.engine.take_notes())
+    }
+
+    /// Returns how fast the engine was, whenever it was at work since the batch before was taken.
+    fn pace(&mut self) -> Metrics {
+        let (before, now) = (self.counted, self.engine.stats());
+        self.counted = now;
+        let tokens = now.generated_tokens.saturating_sub(before.generated_tokens) as f64;
+        let busy = now.busy_seconds - before.busy_seconds;
+        Metrics::new().with("perf/generation_tokens_per_s", tokens / busy.max(1e-9))
     }
 
     /// Traces when the engine was at work.
@@ -296,6 +306,17 @@ impl PpoRun<'_, '_> {
     }
 }
 
+/// Returns how many refits lie between the weights that sampled the batch's tokens and those that learn from them.
+fn lag(rollouts: &[Rollout], learner: WeightVersion) -> Metrics {
+    let spans = || rollouts.iter().flat_map(|rollout| &rollout.versions);
+    let lags = spans().map(|span| (span.version.staleness(learner) as f64, f64::from(span.tokens)));
+    let (sum, tokens) = lags.fold((0.0, 0.0), |(sum, all), (lag, n)| (sum + lag * n, all + n));
+    let oldest = spans().map(|span| span.version).min().unwrap_or(learner);
+    Metrics::new()
+        .with("queue/lag_mean", sum / f64::max(tokens, 1.0))
+        .with("queue/lag_max", oldest.staleness(learner) as f64)
+}
+
 fn refit_metrics(refit: &RefitReport) -> Metrics {
     Metrics::new()
         .with("sync/seconds", refit.seconds)
@@ -303,11 +324,10 @@ fn refit_metrics(refit: &RefitReport) -> Metrics {
         .with("sync/version", refit.version.0 as f64)
 }
 
-/// Returns how fast an iteration was; `busy` and `total` are the engine's and all seconds.
-fn speed(rollouts: &[Rollout], busy: f64, total: f64) -> Metrics {
+/// Returns how fast an iteration was; `total` is all its seconds.
+fn speed(rollouts: &[Rollout], total: f64) -> Metrics {
     let tokens: usize = rollouts.iter().map(|rollout| rollout.completion.len()).sum();
     Metrics::new()
         .with("eps", rollouts.len() as f64 / total.max(1e-9))
         .with("perf/generated_tokens", tokens as f64)
-        .with("perf/generation_tokens_per_s", tokens as f64 / busy.max(1e-9))
 }

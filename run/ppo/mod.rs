@@ -5,14 +5,14 @@ mod setup;
 
 use std::{any::Any, path::PathBuf, sync::Arc, thread};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use super::{
     Launch, Metrics,
     batches::order,
     canary::Canary,
     faults::Faults,
-    generator::Generator,
+    generator::{Answered, Generator},
     heartbeat::Heartbeat,
     invariants::{Invariants, Ledger},
     mismatch::Gate,
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::PpoConfig,
     data::PromptSample,
-    rollout::{QueueOptions, WeightVersion, restore},
+    rollout::{QueueOptions, QueueSnapshot, WeightVersion, restore},
 };
 use iteration::PpoRun;
 
@@ -84,6 +84,7 @@ fn run(
         true => Placement::side_by_side(config.threads, config.engine.threads),
         false => Placement::in_turns(config.threads, config.engine.threads),
     };
+    placement.settle_trainer()?;
     models::use_threads(placement.trainer_threads)?;
     let base = models::open(&config.model.path)?;
     let Samples { train, reports, .. } = samples::read::<PromptSample>(&config.data, &base)?;
@@ -96,7 +97,13 @@ fn run(
     let mut trainer = setup::trainer(config, &base, longest)?;
     opening.restore(&mut trainer)?;
     let (done, begun_from) = (opening.done(), opening.model("policy"));
-    let queued = opening.queue()?;
+    let queued: QueueSnapshot<Arc<Answered>> = opening.queue()?;
+    let known = queued.answered.iter().all(|(_, answered)| answered.prompt < prompts.len());
+    ensure!(
+        known,
+        "the checkpoint's queue answers prompts beyond the {} of the data",
+        prompts.len()
+    );
     let policy = &trainer.policy().model;
     let engine = setup::engine(config, &placement, &base, (policy, WeightVersion(done)))?;
     heartbeat.watch(&engine);
@@ -112,7 +119,6 @@ fn run(
     if let Some(reason) = config.not_comparable() {
         session.note(&format!("[mismatch] gates nothing: {reason}"))?;
     }
-    let busy_before = engine.stats().busy_seconds;
     let faults = Faults::of(config);
     let options = ScorerOptions {
         threads: placement.trainer_threads,
@@ -153,8 +159,8 @@ fn run(
         heartbeat,
         faults,
         trainer,
+        counted: engine.stats(),
         engine,
-        busy_before,
         canary,
         gate: Gate::new(config),
         queued: consumer.snapshot(),
@@ -162,7 +168,10 @@ fn run(
         session,
     };
     thread::scope(|scope| {
-        let generator = scope.spawn(|| generator.run());
+        let generator = placement.beside_trainer(|| {
+            let thread = thread::Builder::new().name("generator".into());
+            Ok(thread.spawn_scoped(scope, || generator.run())?)
+        })?;
         // Whichever way this ends, its end of the queue goes with it, and the generator notices.
         run.run(|| {
             let panicked = |panic: Box<dyn Any + Send>| {

@@ -91,7 +91,7 @@ pub(super) fn engine(
     let threads = placement.engine_threads;
     let options = EngineConfig { threads, ..config.engine.clone() };
     let faults = Faults::of(config);
-    let engine = placement.start_engine(|| Ok(faults.engine(options, model)?))?;
+    let engine = placement.beside_trainer(|| Ok(faults.engine(options, model)?))?;
     if refit_mode(config) == RefitMode::Copy {
         engine.blocking().refit(&weights(config, policy, version)?, RefitMode::Copy)?;
     }
