@@ -78,6 +78,11 @@ impl Opening {
         true
     }
 
+    /// Returns the step of the checkpoint that the run goes on from, and where it is.
+    pub(super) fn checkpoint(&self) -> Option<(u64, PathBuf)> {
+        self.from.as_ref().map(|from| (from.step(), from.path().to_owned()))
+    }
+
     /// Returns where a model lies in the checkpoint that the run goes on from.
     pub(super) fn model(&self, name: &str) -> PathBuf {
         self.from.as_ref().map_or_else(PathBuf::new, |from| from.path().join(name))

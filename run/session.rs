@@ -88,7 +88,7 @@ pub(super) struct Session<'a> {
     total: u64,
     /// The metric that says which checkpoints are best, at the last step that was reported.
     score: Option<f64>,
-    /// The step of the last checkpoint, and where it is.
+    /// The step of the latest checkpoint, and where it is.
     saved: Option<(u64, PathBuf)>,
 }
 
@@ -107,7 +107,7 @@ impl<'a> Session<'a> {
         if let Some(by) = launch.stop.requested() {
             bail!(Stopped { by, place: format!("before {stage} began; nothing was written") });
         }
-        let done = opening.done();
+        let (done, saved) = (opening.done(), opening.checkpoint());
         let (path, earlier) = (config.output_dir(), opening.earlier);
         let mut directory = RunDirectory::create(path, &to_toml(config), earlier, opening.lock)?;
         if earlier.resumes() {
@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
             checkpoint: config.checkpoint(),
             total,
             score: None,
-            saved: None,
+            saved,
         };
         if done > 0 {
             let text = format!("resumed after step {done} of {total}");
@@ -210,7 +210,17 @@ impl<'a> Session<'a> {
 
     /// Says whether a checkpoint follows a step: it is due, or the run was asked to stop.
     pub(super) fn saves(&self, step: u64) -> bool {
-        self.is_due(step, self.checkpoint.every) || self.stop.requested().is_some()
+        self.is_due(step, self.checkpoint.every) || self.is_to_stop()
+    }
+
+    /// Says whether the run was asked to stop.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.stop.requested().is_some()
+    }
+
+    /// Says whether the latest checkpoint is that of a step.
+    pub(super) fn has_saved(&self, step: u64) -> bool {
+        self.saved.as_ref().is_some_and(|(saved, _)| *saved == step)
     }
 
     /// Says whether checkpoints are chosen by a metric, which each of them then needs.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam::sync::Parker;
@@ -11,6 +11,9 @@ use crossbeam::sync::Parker;
 use super::{
     QueueError, QueueSnapshot, QueueState, Shared, Slot, Ticket, WeightVersion, order::Arrivals,
 };
+
+/// How often a wait asks whether it is to go on.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Takes batches. There is one per queue; when it is dropped, issuing and pushing fail.
 pub struct Consumer<T> {
@@ -60,12 +63,31 @@ impl<T> Consumer<T> {
     /// # Panics
     /// If this iteration's batch has been taken already.
     pub fn take(&mut self) -> Result<Vec<T>, QueueError> {
-        self.wait_for(Self::try_take, |consumer, seconds| QueueError::NoRollouts {
+        self.wait_for(Self::try_take, Self::no_rollouts)
+    }
+
+    /// Waits as [`Consumer::take`] does for as long as `go_on` says so; it is asked every tenth of a second.
+    ///
+    /// # Errors
+    /// As [`Consumer::take`].
+    ///
+    /// # Panics
+    /// If this iteration's batch has been taken already.
+    pub fn take_while(&mut self, go_on: impl Fn() -> bool) -> Result<Option<Vec<T>>, QueueError> {
+        let attempt = |consumer: &mut Self| match go_on() {
+            true => consumer.try_take().map(Some),
+            false => Some(None),
+        };
+        self.wait_for(attempt, Self::no_rollouts)
+    }
+
+    fn no_rollouts(&self, seconds: f64) -> QueueError {
+        QueueError::NoRollouts {
             seconds,
-            arrived: consumer.batch.len(),
-            awaited: consumer.arrivals.awaited(),
-            state: consumer.state(),
-        })
+            arrived: self.batch.len(),
+            awaited: self.arrivals.awaited(),
+            state: self.state(),
+        }
     }
 
     /// Waits until everything that was let in has been answered: no permit is out, and none can be issued. A refit then
@@ -235,8 +257,8 @@ impl<T> Consumer<T> {
             }
             let waited = progress.elapsed();
             match self.shared.options.deadline.checked_sub(waited).filter(|left| !left.is_zero()) {
-                // Sleeps until something arrives.
-                Some(left) => self.parker.park_timeout(left),
+                // Sleeps until something arrives, or it is time to ask again.
+                Some(left) => self.parker.park_timeout(left.min(TICK)),
                 None => return Err(late(self, waited.as_secs_f64())),
             }
         }

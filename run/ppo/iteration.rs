@@ -87,7 +87,11 @@ impl PpoRun<'_, '_> {
         let mut outcome = PpoOutcome { policy: self.begun_from.clone(), iterations: Vec::new() };
         self.say_notes()?;
         for iteration in self.done + 1..=self.config.ppo.iterations {
-            let metrics = self.iterate(iteration).map_err(|error| self.explained(error))?;
+            let Some(metrics) = self.iterate(iteration).map_err(|error| self.explained(error))?
+            else {
+                self.abandon(iteration)?;
+                break;
+            };
             self.say_notes()?;
             self.session.report(iteration, &metrics)?;
             outcome.iterations.push(metrics);
@@ -101,13 +105,26 @@ impl PpoRun<'_, '_> {
         Ok(outcome)
     }
 
-    /// Does one iteration of the algorithm box.
-    fn iterate(&mut self, iteration: u64) -> Result<Metrics> {
+    /// Gives an iteration up that has only waited so far, since the run was asked to stop: the checkpoint of the one
+    /// before it is written, if it is not there.
+    fn abandon(&mut self, iteration: u64) -> Result<()> {
+        let done = iteration - 1;
+        if !self.session.has_saved(done) {
+            self.works("the checkpoint", done);
+            self.save(done)?;
+        }
+        self.session.stop_at(done)
+    }
+
+    /// Does one iteration of the algorithm box. `None` if the run was asked to stop before there was anything to train
+    /// on.
+    fn iterate(&mut self, iteration: u64) -> Result<Option<Metrics>> {
         let (mut metrics, mut watch) = (Metrics::new(), self.session.begin(iteration));
 
         self.faults.strike("queue", iteration)?;
         self.waits("rollouts", iteration);
-        let mut answered = self.consumer.take()?;
+        let taken = self.consumer.take_while(|| !self.session.is_to_stop())?;
+        let Some(mut answered) = taken else { return Ok(None) };
         self.faults.spoil_batch(iteration, &mut answered);
         self.invariants.taken(iteration, &answered, self.queued.dropped)?;
         metrics.extend(self.pace());
@@ -163,7 +180,7 @@ impl PpoRun<'_, '_> {
         self.trace_generation(iteration)?;
         let tokens = rollouts.iter().map(|rollout| rollout.tokens()).sum();
         metrics.extend(watch.metrics(tokens));
-        Ok(metrics)
+        Ok(Some(metrics))
     }
 
     /// Passes on what the engine has to say.

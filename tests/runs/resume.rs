@@ -1,5 +1,9 @@
 //! Runs that stop and go on: they end as if they had never stopped, bit for bit.
 
+mod child;
+mod kills;
+mod signals;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -73,7 +77,7 @@ pub(super) fn untimed(world: &World, run: &str) -> Vec<Value> {
 
 fn measures_time(name: &str) -> bool {
     ["timing_s/", "perf/", "mem/", "queue/"].iter().any(|start| name.starts_with(start))
-        || name == "sync/seconds"
+        || ["sync/seconds", "eps"].contains(&name)
 }
 
 #[test]
