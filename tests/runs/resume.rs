@@ -156,7 +156,7 @@ fn a_run_that_was_asked_to_stop_before_it_began_leaves_nothing() {
 fn a_run_goes_on_to_more_iterations_than_it_began_with_bit_for_bit() {
     let world = World::of_digits();
     world.digits("echo", |prompt, _| prompt);
-    for mode in ["sync", "async"] {
+    for mode in ["sync", "one_step_off", "async"] {
         let more = format!("queue.mode = '{mode}'\n");
         let config = |name: &str, iterations| {
             world.config::<PpoConfig>(name, "guess", &ppo_text(iterations, &more))
