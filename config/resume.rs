@@ -10,8 +10,16 @@ use super::{
 
 /// Sections and keys that say where a run writes, how much it keeps, how long it waits, what ends it, and on how many threads the
 /// engine computes, whose sums do not depend on them.
-const FREE: [&str; 7] =
-    ["output_dir", "checkpoint.", "log.", "stop.", "deadlines.", "invariants.", "engine.threads"];
+const FREE: [&str; 8] = [
+    "output_dir",
+    "checkpoint.",
+    "log.",
+    "memory.",
+    "stop.",
+    "deadlines.",
+    "invariants.",
+    "engine.threads",
+];
 const FREE_ENDING: &str = "deadline_seconds";
 /// How long a run is. A learning rate that falls to the end of the run depends on it.
 const LENGTHS: [&str; 5] = [
