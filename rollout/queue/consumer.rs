@@ -6,10 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam::sync::Parker;
-
 use super::{
     QueueError, QueueSnapshot, QueueState, Shared, Slot, Ticket, WeightVersion, order::Arrivals,
+    sync::Parker,
 };
 
 /// How often a wait asks whether it is to go on.

@@ -48,7 +48,8 @@ impl<T> Issuer<T> {
         self.0.state()
     }
 
-    async fn admitted(&self) -> Result<Permit<T>, QueueError> {
+    /// Waits for a permit, however long it takes.
+    pub(super) async fn admitted(&self) -> Result<Permit<T>, QueueError> {
         loop {
             // Listen first, look second: a limit raised in between is not missed.
             let mut raised = std::pin::pin!(self.0.admission.notified());

@@ -33,32 +33,30 @@
 mod consumer;
 mod error;
 mod issuer;
+#[cfg(all(test, rollforge_loom))]
+mod models;
 mod order;
+#[cfg(all(test, not(rollforge_loom)))]
+mod schedules;
 mod snapshot;
-#[cfg(test)]
+mod sync;
+#[cfg(all(test, not(rollforge_loom)))]
 mod tests;
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use crossbeam::{
-    queue::ArrayQueue,
-    sync::{Parker, Unparker},
-};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 
 use super::WeightVersion;
 pub use consumer::Consumer;
 pub use error::{QueueError, QueueState};
 pub use issuer::{Issuer, Permit};
 pub use snapshot::{QueueSnapshot, SnapshotError};
+use sync::{ArrayQueue, AtomicBool, AtomicU64, AtomicUsize, Notify, Parker, Unparker};
 
 /// The place of a permit in the order of issue, from 0. Dropped permits leave gaps.
 #[derive(
@@ -195,10 +193,10 @@ impl<T> Shared<T> {
         if let Some(ticket) = self.again.pop() {
             return Some(ticket);
         }
-        // Acquire pairs with the Release in `Consumer::publish`: who sees the limit of an iteration submits its prompt
+        // Acquire pairs with the Release in `Consumer::open`: who sees the limit of an iteration submits its prompt
         // after the refit that ended the iteration before.
         let limit = self.limit.load(Ordering::Acquire);
-        // An old limit only admits less. Acquire pairs with `Consumer::advance`, which reads the next ticket by a
+        // An old limit only admits less. Acquire pairs with `Consumer::close`, which reads the next ticket by a
         // read-modify-write: a ticket it did not count is issued after the refit it follows.
         self.next
             .try_update(Ordering::Acquire, Ordering::Relaxed, |next| {

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use proptest::prelude::*;
 
