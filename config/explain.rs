@@ -9,7 +9,8 @@ use super::{
 
 /// Puts an error of deserialisation at its place and in our words.
 pub(super) fn type_error(source: &Source, entries: &Entries, error: &toml::de::Error) -> Error {
-    let said = error.message().lines().next().unwrap_or_default();
+    // Of several lines where a key or value has a line break of its own.
+    let said = error.message();
     let span = error.span();
     if let Some((name, candidates)) = named(said, "unknown field `") {
         return unknown_key(source, entries, span, name, &candidates);
@@ -21,10 +22,10 @@ pub(super) fn type_error(source: &Source, entries: &Entries, error: &toml::de::E
     let place = span.map_or_else(|| source.name().into(), |span| source.place(span.start));
     let what = match named(said, "unknown variant `") {
         Some((value, candidates)) => format!("unknown value {value:?}{}", hint(value, &candidates)),
-        None => said.to_owned(),
+        None => said.lines().collect::<Vec<_>>().join(" "),
     };
     let message = match entry {
-        Some(entry) => format!("{}: {what}", entry.path),
+        Some(entry) => format!("{}: {what}", entry.path.escape_debug()),
         None => what,
     };
     Error::Invalid { place, message }
@@ -57,7 +58,8 @@ fn unknown_key(
         (None, None) => source.name().into(),
     };
     let table = entry.and_then(|entry| entry.path.rsplit_once('.'));
-    let within = table.map_or_else(String::new, |(table, _)| format!(" in [{table}]"));
+    let within =
+        table.map_or_else(String::new, |(table, _)| format!(" in [{}]", table.escape_debug()));
     let message = format!("unknown key {name:?}{within}{}", hint(name, candidates));
     Error::Invalid { place, message }
 }
@@ -71,7 +73,7 @@ fn missing_key(
     match span.as_ref().and_then(|span| entries.value_at(span)) {
         Some(table) => Error::Invalid {
             place: source.place(table.position()),
-            message: format!("missing key {name:?} in [{}]", table.path),
+            message: format!("missing key {name:?} in [{}]", table.path.escape_debug()),
         },
         None => {
             Error::Invalid { place: source.name().into(), message: format!("missing key {name:?}") }
@@ -95,7 +97,7 @@ fn hint(name: &str, candidates: &[&str]) -> String {
 /// Splits serde's "unknown field `a`, expected one of `b`, `c`" into the name and the candidates.
 fn named<'a>(said: &'a str, start: &str) -> Option<(&'a str, Vec<&'a str>)> {
     let name = quoted_after(said, start)?;
-    let rest = &said[start.len() + name.len() + 1..];
+    let rest = said.get(start.len() + name.len() + 1..)?;
     Some((name, rest.split('`').skip(1).step_by(2).collect()))
 }
 

@@ -228,3 +228,16 @@ proptest! {
         let _ = parse::<Toy>("run.toml", text, Path::new("/"), &[format!("ppo.kind={value}")]);
     }
 }
+
+#[test]
+fn a_line_break_in_a_key_breaks_no_error() {
+    assert_eq!(
+        refusal("output_dir = 'x'\n\"a\\nb\" = 1\n", &[]),
+        "run.toml:2:1: unknown key \"a\\nb\", expected one of output_dir, seed, ppo, reward"
+    );
+    let message = refusal("output_dir = 'x'\nppo.\"a`\\nb\" = 1\n", &[]);
+    assert!(
+        message.starts_with("run.toml:2:5: unknown key") && !message.contains('\n'),
+        "{message}"
+    );
+}

@@ -157,6 +157,8 @@ mod tests {
         }
         group.close().unwrap();
         writer.close().unwrap();
+            std::fs::copy(&path, to).unwrap();
+        }
         path
     }
 

@@ -15,6 +15,12 @@ use super::{Encoded, Error, SpecialTokens, Tokenizer, error::Result, files, strf
 const START: char = '\u{fdd0}';
 const END: char = '\u{fdd1}';
 
+/// What a rendering may use up: about so many instructions, or 64 bytes of text made for each (256 MiB in all).
+const FUEL: u64 = 1 << 22;
+
+/// Bytes of a template: a hundred times the longest one of a known model.
+const LONGEST_TEMPLATE: usize = 1 << 20;
+
 /// A model's chat template. Cheap to clone.
 #[derive(Clone)]
 pub struct ChatTemplate(Arc<Inner>);
@@ -81,13 +87,20 @@ impl ChatTemplate {
         source.map(|source| Self::new(&source, special.clone())).transpose()
     }
 
-    /// Compiles a template.
+    /// Compiles a template. Each rendering of it is bounded in time and memory.
     ///
     /// # Errors
-    /// When it has a syntax error.
+    /// When it is longer than 1 MiB or has a syntax error.
     pub fn new(source: &str, special: SpecialTokens) -> Result<Self> {
+        if source.len() > LONGEST_TEMPLATE {
+            let (most, got) = (LONGEST_TEMPLATE >> 20, source.len());
+            return Err(Error::ChatTemplate(format!(
+                "must be at most {most} MiB, got {got} bytes"
+            )));
+        }
         let (source, marks_assistant) = generation_as_filter(source);
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
         environment
@@ -198,7 +211,8 @@ fn generation_as_filter(source: &str) -> (String, bool) {
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
         rewritten.push_str(before);
-        let Some(length) = tag.find("%}").map(|end| end + 2) else {
+        // Looked for behind the opening, for `{%}` is both.
+        let Some(length) = tag[2..].find("%}").map(|end| end + 4) else {
             rest = tag;
             break;
         };
@@ -324,6 +338,9 @@ fn unescaped(json: &str) -> String {
 
 fn failed(error: &JinjaError) -> Error {
     let line = error.line().map_or(String::new(), |line| format!(" (line {line})"));
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let detail = match error.kind() {
+        ErrorKind::OutOfFuel => "does more work than any conversation needs".to_owned(),
+        kind => error.detail().map_or_else(|| kind.to_string(), str::to_owned),
+    };
     Error::ChatTemplate(format!("{}{line}", detail.replace('\n', " ")))
 }

@@ -210,7 +210,10 @@ fn open_shards(dir: &Path) -> Result<Shards> {
     for (number, (file, promised)) in by_file.into_iter().enumerate() {
         let shard_path = dir.join(file);
         if !shard_path.exists() {
-            return Err(Error::file(&path, format!("names {file}, which is missing")));
+            return Err(Error::file(
+                &path,
+                format!("names {}, which is missing", file.escape_debug()),
+            ));
         }
         let shard = Shard::open(shard_path)?;
         check_against_index(&shard, &promised, &path)?;

@@ -50,7 +50,7 @@ pub enum Error {
         supported: String,
     },
     /// A tensor cannot be used.
-    #[error("{}: tensor {tensor} {problem}", path.display())]
+    #[error("{}: tensor {} {problem}", path.display(), tensor.escape_debug())]
     Tensor {
         /// The file.
         path: PathBuf,

@@ -1,6 +1,11 @@
 //! Text into token ids and back, as `tokenizer.json` says.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, DecoderWrapper};
@@ -53,8 +58,8 @@ impl Tokenizer {
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let bytes = files::read_if_there(&path)?.ok_or_else(|| Error::file(&path, "is missing"))?;
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| Error::file(&path, format!("is not a tokenizer: {error}")))?;
+        let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .map_err(|problem| Error::file(&path, format!("is not a tokenizer: {problem}")))?;
         let path = dir.join("tokenizer_config.json");
         let config = files::object_if_there(&path)?.unwrap_or_default();
         add_missing_tokens(&mut tokenizer, &config, &path)?;
@@ -85,7 +90,8 @@ impl Tokenizer {
     /// # Errors
     /// When the text has no tokens under this vocabulary.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.0.tokenizer.encode_fast(text, add_special_tokens).map_err(failed)?;
+        let encoding = guarded(|| self.0.tokenizer.encode_fast(text, add_special_tokens))
+            .map_err(Error::Tokenizer)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -94,7 +100,8 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_spans(&self, text: &str, add_special_tokens: bool) -> Result<Encoded> {
-        let encoding = self.0.tokenizer.encode(text, add_special_tokens).map_err(failed)?;
+        let encoding = guarded(|| self.0.tokenizer.encode(text, add_special_tokens))
+            .map_err(Error::Tokenizer)?;
         let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
         Ok(Encoded { ids: encoding.get_ids().to_vec(), spans })
     }
@@ -104,7 +111,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.0.tokenizer.decode(ids, skip_special_tokens).map_err(failed)
+        guarded(|| self.0.tokenizer.decode(ids, skip_special_tokens)).map_err(Error::Tokenizer)
     }
 
     /// Returns the id of a token.
@@ -267,5 +274,18 @@ impl SpecialTokens {
 }
 
 fn failed(error: tokenizers::Error) -> Error {
-    Error::Tokenizer(error.to_string())
+    Error::Tokenizer(one_line(&error))
+}
+
+/// Calls into the library, which panics over files and texts that contradict what it expects. It shares nothing with us that
+/// such a panic could leave half done.
+fn guarded<T>(work: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| one_line(&error)),
+        Err(_) => Err("tokenizer.json contradicts itself".into()),
+    }
+}
+
+fn one_line(error: &tokenizers::Error) -> String {
+    error.to_string().lines().collect::<Vec<_>>().join(" ")
 }

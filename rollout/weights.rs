@@ -107,7 +107,8 @@ pub struct CoverageError {
 impl CoverageError {
     fn sentence(&self) -> String {
         let few = |names: &[String]| {
-            let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            let first = names.iter().take(5).map(|name| name.escape_debug().to_string());
+            let shown = first.collect::<Vec<_>>().join(", ");
             if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
         };
         let mut parts = Vec::new();

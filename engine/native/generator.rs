@@ -46,6 +46,9 @@ pub struct Native<F> {
     keeps_kv: bool,
 }
 
+/// Tokens of all copies of one request's prompt (64 MiB): each sample has its own from the start.
+const MAX_PROMPTS: usize = 16 << 20;
+
 /// Logits of one step take at most this many numbers (64 MiB), a row per running sequence aside.
 const MAX_LOGITS: usize = 16 << 20;
 
@@ -107,6 +110,13 @@ impl<F: Forward> Native<F> {
             return Err(Error::PromptTooLong { tokens: prompt.len(), context });
         }
         let max_len = prompt.len().saturating_add(sampling.max_new_tokens).min(context);
+        let tokens = prompt.len() * sampling.n as usize;
+        rule(
+            tokens <= MAX_PROMPTS,
+            "n",
+            "such that n prompts have at most 16777216 tokens",
+            sampling.n,
+        )?;
         let pool = self.scheduler.pool();
         // The last token is never computed, unless it belongs to the prompt.
         let needed = pool.blocks_for((max_len - 1).max(prompt.len()));

@@ -167,6 +167,15 @@ fn what_can_never_fit_is_refused_and_the_rest_waits() {
 }
 
 #[test]
+fn copies_of_a_prompt_are_counted_before_they_are_made() {
+    let mut engine = native(512, &config(|c| c.kv_cache_tokens = 512));
+    let many = params(|s| s.n = 65_536);
+    let message = engine.submit(request(0, 300, &many)).unwrap_err().to_string();
+    assert!(message.ends_with("n prompts have at most 16777216 tokens, got 65536"), "{message}");
+    engine.submit(request(0, 3, &many)).unwrap();
+}
+
+#[test]
 fn a_completion_ends_where_the_context_does() {
     let sampling = params(|s| (s.max_new_tokens, s.min_new_tokens) = (1000, 1000));
     let mut driver = Driver::new(native(CONTEXT, &config(|_| {})));

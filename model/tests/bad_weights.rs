@@ -116,6 +116,15 @@ fn missing_extra_and_misshapen_tensors_are_all_named() {
 }
 
 #[test]
+fn a_line_break_in_a_name_breaks_no_error() {
+    let message = complaint_after(|tensors| {
+        let norm = tensors["model.norm.weight"].clone();
+        tensors.insert("a\nb".into(), norm);
+    });
+    assert!(message.contains("extra a\\nb"), "{message}");
+}
+
+#[test]
 fn numbers_that_are_none_are_refused_by_place() {
     for (dtype, bits) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::Bf16, 2)] {
         for bytes in [[0x00, 0x00, 0xc0, 0xff], [0x00, 0x00, 0x80, 0x7f]] {

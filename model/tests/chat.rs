@@ -65,6 +65,33 @@ fn a_broken_template_is_one_line() {
 }
 
 #[test]
+fn a_template_that_never_ends_or_fills_the_memory_is_stopped() {
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+    let doubling = "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}";
+    for source in [endless, doubling] {
+        let message = failure(source, json!([]));
+        assert!(
+            message.starts_with("chat template: does more work than any conversation needs"),
+            "{message}"
+        );
+    }
+    assert!(failure("{{ 'x' * 100000000000 }}", json!([])).starts_with("chat template: "));
+    let calls_itself = "{% macro f(x) %}{{ f(x + 1) }}{% endmacro %}{{ f(1) }}";
+    assert!(failure(calls_itself, json!([])).starts_with("chat template: "));
+}
+
+#[test]
+fn a_tag_that_opens_and_closes_in_three_characters_is_no_tag() {
+    assert!(failure("{%}", json!([])).starts_with("chat template: "));
+}
+
+#[test]
+fn a_template_beyond_a_mebibyte_is_refused() {
+    let message = failure(&"x".repeat((1 << 20) + 1), json!([]));
+    assert_eq!(message, "chat template: must be at most 1 MiB, got 1048577 bytes");
+}
+
+#[test]
 fn a_message_must_be_an_object() {
     assert_eq!(
         failure("", json!(["hi"])),

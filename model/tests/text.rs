@@ -151,3 +151,16 @@ proptest! {
         prop_assert_eq!(streamed(&bytes, &tokens, false).0, text);
     }
 }
+
+#[test]
+fn a_tokenizer_over_which_the_library_panics_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    // Cut off within the decoder, which the library unwraps.
+    fs::write(&path, r#"{"version": "1.0", "decoder": {"type": "ByteLevel""#).unwrap();
+    let message = Tokenizer::open(dir.path()).unwrap_err().to_string();
+    assert!(
+        message.ends_with("is not a tokenizer: tokenizer.json contradicts itself"),
+        "{message}"
+    );
+}
