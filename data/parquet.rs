@@ -157,8 +157,6 @@ mod tests {
         }
         group.close().unwrap();
         writer.close().unwrap();
-            std::fs::copy(&path, to).unwrap();
-        }
         path
     }
 

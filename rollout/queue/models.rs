@@ -1,6 +1,6 @@
 //! The queue's protocol under loom: every interleaving of a few operations, and every value that a load may see.
 //!
-//! Each model names what breaks it. The breakages were made once, and loom found each.
+//! Each model names what would break it.
 
 use std::sync::Arc;
 
