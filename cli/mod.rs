@@ -19,6 +19,7 @@ mod ppo;
 mod prompts;
 #[cfg(feature = "libtorch")]
 mod report;
+mod report_page;
 mod rm;
 mod sampling;
 mod score;
@@ -26,6 +27,7 @@ mod sft;
 mod signals;
 mod trainer;
 mod training;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -54,6 +56,8 @@ enum Command {
     Engine(engine::Arguments),
     Bench(bench::Arguments),
     Config(config::Arguments),
+    Watch(watch::Arguments),
+    Report(report_page::Arguments),
     Doctor(doctor::Arguments),
 }
 
@@ -90,6 +94,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Engine(arguments) => engine::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Report(arguments) => report_page::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
     }
 }

@@ -32,6 +32,7 @@ mod mismatch;
 #[cfg(feature = "libtorch")]
 mod models;
 mod observer;
+pub mod page;
 #[cfg(feature = "libtorch")]
 mod opening;
 #[cfg(feature = "libtorch")]
