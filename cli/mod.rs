@@ -7,6 +7,7 @@
 mod backend_name;
 mod bench;
 mod config;
+mod dashboard;
 mod demo;
 mod doctor;
 mod engine;

@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{output::print, signals};
+use super::{
+    dashboard::{DashboardArguments, RunConfig},
+    output::print,
+    signals,
+};
 use crate::{
-    config::{self, Config},
+    config,
     run::{Earlier, Launch, Progress},
 };
 
@@ -40,11 +44,13 @@ pub(super) struct TrainingArguments {
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    dashboard: DashboardArguments,
 }
 
 /// Runs a stage under its configuration and prints what it comes to; or only shows the configuration. `more` are
 /// overrides that go before those of the arguments.
-pub(super) fn run<T: Config>(
+pub(super) fn run<T: RunConfig>(
     arguments: &TrainingArguments,
     more: Vec<String>,
     stage: impl FnOnce(&T, Launch<'_>) -> anyhow::Result<Vec<String>>,
@@ -58,6 +64,7 @@ pub(super) fn run<T: Config>(
         observer: &mut Progress::new(arguments.quiet),
         stop: signals::listen()?,
     };
+    let _until_the_end = arguments.dashboard.serve(&config)?;
     for line in stage(&config, launch)? {
         print(line)?;
     }

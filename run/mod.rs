@@ -32,9 +32,9 @@ mod mismatch;
 #[cfg(feature = "libtorch")]
 mod models;
 mod observer;
-pub mod page;
 #[cfg(feature = "libtorch")]
 mod opening;
+pub mod page;
 #[cfg(feature = "libtorch")]
 mod panics;
 #[cfg(feature = "libtorch")]

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::{
     Launch, Metrics, Observer, RunDirectory, Signal, Stop, Stopped,
     checkpoint::Retention,
     invariants::Broken,
     opening::Opening,
+    page::KeptReport,
     plan::{self, Checked},
     record::{EntryKind, EventFile, Journal, Lane, Trace},
     stopwatch::Stopwatch,
@@ -78,6 +79,7 @@ pub(super) struct Session<'a> {
     journal: Journal,
     /// Begun with the first step that is written down.
     events: Option<EventFile>,
+    page: KeptReport,
     /// The step under way, from 1.
     step: u64,
     /// Bytes of the largest resident set, as the plan has it.
@@ -115,13 +117,20 @@ impl<'a> Session<'a> {
         }
         launch.stop.allow(Duration::from_secs_f64(config.stop().deadline_seconds));
         launch.observer.start(stage, total);
+        let mut journal = Journal::open(directory.path())?;
+        journal.write(
+            done,
+            (EntryKind::Note, Some("start")),
+            &format!("{stage}: {total} steps"),
+        )?;
         let mut session = Self {
             trace: match config.log().trace {
                 true => Trace::open(directory.path())?,
                 false => Trace::off(),
             },
             events: None,
-            journal: Journal::open(directory.path())?,
+            journal,
+            page: KeptReport::of(directory.path()),
             directory,
             observer: launch.observer,
             step: done,
@@ -192,7 +201,13 @@ impl<'a> Session<'a> {
     /// Ends the run: whoever watches hears of it, and the journal what went wrong.
     pub(super) fn end<T>(&mut self, outcome: Result<T>) -> Result<T> {
         match &outcome {
-            Ok(_) => self.observer.finish(),
+            Ok(_) => {
+                self.observer.finish();
+                if self.step == self.total {
+                    let text = format!("all {} steps are done", self.total);
+                    self.journal.write(self.step, (EntryKind::Stop, Some("finished")), &text)?;
+                }
+            }
             Err(error) => {
                 let kind = if error.is::<Stopped>() { EntryKind::Stop } else { EntryKind::Error };
                 let name = error.downcast_ref().map(Broken::name);
@@ -292,6 +307,9 @@ impl<'a> Session<'a> {
         self.trace.span((Lane::Checkpoint, "checkpoint"), (began, began + took), step)?;
         let text = format!("{} written in {:.1} s", path.display(), took.as_secs_f64());
         self.journal(EntryKind::Checkpoint, None, &text)?;
+        if let Err(error) = self.page.write() {
+            self.journal(EntryKind::Warning, None, &format!("no report: {:#}", anyhow!(error)))?;
+        }
         Ok(path)
     }
 

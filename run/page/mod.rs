@@ -15,6 +15,7 @@ mod curves;
 mod html;
 mod invariants;
 mod journal;
+mod kept;
 mod overview;
 mod prometheus;
 mod recording;
@@ -27,6 +28,7 @@ mod timeline;
 mod watched;
 
 pub use address::{Address, AddressError};
+pub use kept::KeptReport;
 pub use report::{Report, ReportError, check_run};
 pub use server::{Dashboard, DashboardError};
 

@@ -161,7 +161,9 @@ fn a_run_says_when_it_did_what() {
 
     let entries = Journal::read(&world.path("run")).unwrap();
     let said: Vec<_> = entries.iter().map(|entry| (entry.step, entry.kind)).collect();
-    assert_eq!(said, [(0, EntryKind::Note), (2, EntryKind::Checkpoint)], "{entries:?}");
+    let notes = [(0, EntryKind::Note), (0, EntryKind::Note)];
+    let ends = [(2, EntryKind::Checkpoint), (2, EntryKind::Stop)];
+    assert_eq!(said, [notes, ends].concat(), "{entries:?}");
 }
 
 #[test]
