@@ -34,6 +34,7 @@ seed = 1
 threads = 2
 model.path = "model"
 data.train = "rows.jsonl"
+log.samples = 4
 reward = { kind = "position_match", column = "answer" }
 sampling.max_new_tokens = 4
 ppo.iterations = 6

@@ -112,7 +112,8 @@ const CURVES = [
   { title: 'Gradient norm', series: [one('policy/grad_norm', 'policy'), one('val/grad_norm', 'value'), one('grad_norm', 'all')], log: true },
   { title: 'Throughput', hint: 'tokens per second', series: [one('perf/throughput', 'whole step'), one('perf/generation_tokens_per_s', 'generation')] },
   { title: 'Engine against trainer', hint: 'difference of log-probs; about 1e-6 in f32', series: [one('parity/dlogp_max', 'largest'), one('parity/dlogp_mean', 'mean')], log: true },
-  { title: 'Effective sample size', hint: 'of the importance weights; near 1 is on-policy', series: [one('parity/ess', 'share')] },
+  { title: 'Effective sample size', hint: 'near 1 is on-policy', series: [one('parity/ess', 'this version’s tokens'), one('staleness/ess', 'older tokens'), one('correction/ess', 'weights that act')] },
+  { title: 'Importance weights', hint: 'share that a bound truncates or masks', series: [one('correction/outside', 'tokens'), one('correction/outside_sequences', 'completions')] },
   { title: 'Queue', hint: 'rollouts waiting', series: [one('queue/depth', 'depth')] },
   { title: 'Staleness', hint: 'weight versions behind', series: [one('queue/lag_mean', 'mean'), one('queue/lag_max', 'largest')] },
   { title: 'Idle and overlap', hint: 'share of the iteration', series: RATIOS.map(([metric, label]) => one(metric, label)) },
@@ -141,7 +142,7 @@ function keep(parent, elements) {
 
 // ---- all metrics ----
 
-const GROUPS = { objective: 'what the run is for', policy: 'the policy’s update', loss: 'losses', val: 'the value update', critic: 'scores, values, returns', response_length: 'completions', parity: 'engine against trainer', correction: 'importance weights', queue: 'rollouts under way', sync: 'refits', perf: 'speed', timing_s: 'seconds', mem: 'memory', invariant: '0 held, 1 broken', eval: 'held-out data' };
+const GROUPS = { objective: 'what the run is for', policy: 'the policy’s update', optimizer: 'steps', loss: 'losses', val: 'the value update', critic: 'scores, values, returns', response_length: 'completions', prompt_length: 'prompts', parity: 'engine against trainer', staleness: 'tokens of older weights', correction: 'importance weights', queue: 'rollouts under way', sync: 'refits', perf: 'speed', timing_s: 'seconds', mem: 'memory', invariant: '0 held, 1 broken', eval: 'held-out data' };
 const groups = new Map();
 
 function drawMetrics(data) {

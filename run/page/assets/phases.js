@@ -4,9 +4,21 @@ const TOTAL = 'timing_s/step';
 const MOST_BARS = 100;
 const BARS = { left: 46, right: 4, top: 6, bottom: 20, height: 200 };
 
+/** Phases that are parts of another. */
+const PARTS = { 'timing_s/score': ['old_log_prob', 'ref', 'values', 'adv'], 'timing_s/update': ['update_critic', 'update_actor'] };
+
+const partsOf = (data, whole) => (PARTS[whole] || []).map((part) => `timing_s/${part}`).filter((name) => data.curves.metrics[name]);
+
+/** The phases that follow each other in a step. */
+function phaseNames(data) {
+  const names = Object.keys(data.curves.metrics).filter((name) => name.startsWith('timing_s/') && name !== TOTAL);
+  const parts = names.flatMap((name) => partsOf(data, name));
+  return names.filter((name) => !parts.includes(name));
+}
+
 /** The phases of a step, the longest first, with what the step has beside them. */
 function phases(data) {
-  const names = Object.keys(data.curves.metrics).filter((name) => name.startsWith('timing_s/') && name !== TOTAL);
+  const names = phaseNames(data);
   const means = names.map((name) => ({ name, label: name.slice('timing_s/'.length), mean: mean(finite(data, name)), last: last(data, name) }))
     .filter((phase) => isNumber(phase.mean));
   means.sort((one, other) => other.mean - one.mean);
@@ -25,12 +37,14 @@ function drawPhases(data) {
   if (!show) { body.replaceChildren(); return; }
   const whole = isNumber(found.step) ? Math.max(found.step, found.sum) : found.sum;
   const overlap = found.sum > 1.02 * found.step;
-  const rows = found.phases.map(({ name, label, mean: seconds, last: newest, color }) => el('tr', { class: `c${color}` },
-    el('td', { title: name }, el('span', { class: 'swatch' }), label),
+  const row = ({ name, label, mean: seconds, last: newest, color }, part) => el('tr', { class: part ? 'part' : `c${color}` },
+    el('td', { title: name }, !part && el('span', { class: 'swatch' }), label),
     el('td', { class: 'num' }, duration(seconds)),
     el('td', { class: 'num' }, newest === null ? '' : duration(newest)),
     el('td', { class: 'num' }, `${trim((100 * seconds) / whole, 1)}%`),
-    el('td', { class: 'metered' }, meter(seconds / whole))));
+    el('td', { class: 'metered' }, !part && meter(seconds / whole)));
+  const part = (name) => ({ name, label: name.slice('timing_s/'.length), mean: mean(finite(data, name)), last: last(data, name) });
+  const rows = found.phases.flatMap((phase) => [row(phase, false), ...partsOf(data, phase.name).map((name) => row(part(name), true))]);
   const drawing = svg('svg', { class: 'bars', role: 'img' });
   body.replaceChildren(el('div', { class: 'split' },
     el('div', { class: 'card' }, el('h3', {}, 'Seconds of each iteration', el('span', {}, 'timing_s/')), drawing),
@@ -81,8 +95,7 @@ function stackedBars(drawing, data, parts) {
 }
 
 function otherSeconds(data, at) {
-  const names = Object.keys(data.curves.metrics).filter((name) => name.startsWith('timing_s/') && name !== TOTAL);
-  const known = names.map((name) => column(data, name)[at]).filter(isNumber);
+  const known = phaseNames(data).map((name) => column(data, name)[at]).filter(isNumber);
   return Math.max(0, (column(data, TOTAL)[at] || 0) - known.reduce((sum, one) => sum + one, 0));
 }
 
@@ -116,7 +129,7 @@ function drawLanes(drawing, spans, names) {
   const width = drawing.clientWidth || 320;
   const height = LANES.top + lanes.length * LANES.row + LANES.bottom;
   const x = scale([start, end], [LANES.left, width - LANES.right]);
-  const busy = (lane) => visible.filter((span) => span.lane === lane).reduce((sum, span) => sum + span.seconds, 0);
+  const busy = (lane) => union(visible.filter((span) => span.lane === lane));
   drawing.setAttribute('viewBox', `0 0 ${width} ${height}`);
   drawing.style.height = `${height}px`;
   drawing.setAttribute('aria-label', `Timeline of ${duration(end - start)}. ${lanes.map((lane) => `${names[lane] || lane} busy ${duration(busy(lane))}`).join(', ')}.`);
@@ -124,7 +137,9 @@ function drawLanes(drawing, spans, names) {
     const top = LANES.top + at * LANES.row;
     drawing.append(svg('text', { x: LANES.left - 8, y: top + 13, 'text-anchor': 'end' }, names[lane] || String(lane)),
       svg('rect', { class: 'lane', x: LANES.left, y: top, width: width - LANES.left - LANES.right, height: LANES.bar, rx: 3 }));
-    for (const span of visible.filter((one) => one.lane === lane)) {
+    // A span that is a part of another lies on top of it.
+    const long = visible.filter((one) => one.lane === lane).sort((one, other) => other.seconds - one.seconds);
+    for (const span of long) {
       const [from, to] = [Math.max(start, span.start), span.start + span.seconds].map(x.to);
       drawing.append(svg('g', { class: `c${((lane - 1) % 7) + 1}` }, svg('rect', { class: 'fill', x: from, y: top, width: Math.max(1, to - from), height: LANES.bar, rx: 2 },
         svg('title', {}, `${span.name}, ${duration(span.seconds)}${span.iteration ? `, iteration ${span.iteration}` : ''}`))));
@@ -133,4 +148,14 @@ function drawLanes(drawing, spans, names) {
   for (const tick of ticks(0, end - start, width / 110)) {
     drawing.append(svg('text', { x: x.to(start + tick), y: height - 5, 'text-anchor': 'middle' }, tick === 0 ? '0' : duration(tick)));
   }
+}
+
+/** Seconds that spans cover; where they overlap, once. */
+function union(spans) {
+  let [total, reached] = [0, -Infinity];
+  for (const { start, seconds } of [...spans].sort((one, other) => one.start - other.start)) {
+    total += Math.max(0, start + seconds - Math.max(start, reached));
+    reached = Math.max(reached, start + seconds);
+  }
+  return total;
 }
