@@ -2,7 +2,7 @@
 
 const TOTAL = 'timing_s/step';
 const MOST_BARS = 100;
-const BARS = { left: 46, right: 4, top: 6, bottom: 20, height: 200 };
+const BARS = { left: 46, right: 4, top: 6, bottom: 20, height: 250 };
 
 /** Phases that are parts of another. */
 const PARTS = { 'timing_s/score': ['old_log_prob', 'ref', 'values', 'adv'], 'timing_s/update': ['update_critic', 'update_actor'] };
@@ -18,16 +18,19 @@ function phaseNames(data) {
 
 /** The phases of a step, the longest first, with what the step has beside them. */
 function phases(data) {
-  const names = phaseNames(data);
-  const means = names.map((name) => ({ name, label: name.slice('timing_s/'.length), mean: mean(finite(data, name)), last: last(data, name) }))
-    .filter((phase) => isNumber(phase.mean));
+  const means = phaseNames(data).map((name) => phase(data, name));
   means.sort((one, other) => other.mean - one.mean);
-  const step = mean(finite(data, TOTAL));
-  const sum = means.reduce((total, phase) => total + phase.mean, 0);
+  const step = perStep(data, TOTAL);
+  const sum = means.reduce((total, { mean: seconds }) => total + seconds, 0);
   const rest = step - sum;
   if (means.length > 0 && rest > 0.01 * step) means.push({ name: null, label: 'other', mean: rest, last: null });
-  return { phases: means.map((phase, at) => ({ ...phase, color: phase.name ? (at % 7) + 1 : 8 })), step, sum };
+  return { phases: means.map((one, at) => ({ ...one, color: one.name ? (at % 7) + 1 : 8 })), step, sum };
 }
+
+/** Seconds of a phase, spread over all steps: not every step has each. */
+const perStep = (data, name) => finite(data, name).reduce((sum, one) => sum + one, 0) / (data.curves.steps.length || 1);
+
+const phase = (data, name) => ({ name, label: name.slice('timing_s/'.length), mean: perStep(data, name), last: last(data, name) });
 
 function drawPhases(data) {
   const body = document.querySelector('#phases .body');
@@ -35,23 +38,23 @@ function drawPhases(data) {
   const show = found.phases.length > 0;
   hideSection('phases', !show && data.timeline.spans.length === 0);
   if (!show) { body.replaceChildren(); return; }
-  const whole = isNumber(found.step) ? Math.max(found.step, found.sum) : found.sum;
-  const overlap = found.sum > 1.02 * found.step;
+  const whole = Math.max(found.step, found.sum);
+  const overlap = found.step > 0 && found.sum > 1.02 * found.step;
   const row = ({ name, label, mean: seconds, last: newest, color }, part) => el('tr', { class: part ? 'part' : `c${color}` },
     el('td', { title: name }, !part && el('span', { class: 'swatch' }), label),
     el('td', { class: 'num' }, duration(seconds)),
-    el('td', { class: 'num' }, newest === null ? '' : duration(newest)),
+    el('td', { class: 'num' }, newest === null || newest === undefined ? '' : duration(newest)),
     el('td', { class: 'num' }, `${trim((100 * seconds) / whole, 1)}%`),
     el('td', { class: 'metered' }, !part && meter(seconds / whole)));
-  const part = (name) => ({ name, label: name.slice('timing_s/'.length), mean: mean(finite(data, name)), last: last(data, name) });
-  const rows = found.phases.flatMap((phase) => [row(phase, false), ...partsOf(data, phase.name).map((name) => row(part(name), true))]);
+  const rows = found.phases.flatMap((one) => [row(one, false), ...partsOf(data, one.name).map((name) => row(phase(data, name), true))]);
+  const unit = UNITS[data.head.stage] || 'step';
   const drawing = svg('svg', { class: 'bars', role: 'img' });
   body.replaceChildren(el('div', { class: 'split' },
-    el('div', { class: 'card' }, el('h3', {}, 'Seconds of each iteration', el('span', {}, 'timing_s/')), drawing),
+    el('div', { class: 'card' }, el('h3', {}, `Seconds of each ${unit}`, el('span', {}, 'timing_s/')), drawing),
     el('div', { class: 'card scroll' },
-      el('h3', {}, 'Share of an iteration', el('span', {}, isNumber(found.step) ? `${duration(found.step)} on average` : '')),
+      el('h3', {}, 'Where the time goes', el('span', {}, found.step ? `${duration(found.step)} per ${unit}` : '')),
       el('table', {}, el('thead', {}, el('tr', {}, el('th', {}, 'phase'), el('th', { class: 'num' }, 'mean'), el('th', { class: 'num' }, 'last'), el('th', { class: 'num' }, 'share'), el('th', {}))), el('tbody', {}, rows)),
-      overlap && el('p', { class: 'note' }, 'The phases overlap: their sum is more than an iteration takes.'))));
+      overlap && el('p', { class: 'note' }, 'The phases overlap: their sum is more than the whole takes.'))));
   // Only now it has a width.
   stackedBars(drawing, data, found.phases);
 }
@@ -72,7 +75,7 @@ function stackedBars(drawing, data, parts) {
   const y = scale([0, high * 1.04], [BARS.height - BARS.bottom, BARS.top]);
   const slot = (width - BARS.left - BARS.right) / bars.length;
   drawing.setAttribute('viewBox', `0 0 ${width} ${BARS.height}`);
-  drawing.setAttribute('aria-label', `Seconds of each phase over the iterations. ${parts.map((part) => `${part.label} ${duration(part.mean)}`).join(', ')} on average.`);
+  drawing.setAttribute('aria-label', `Seconds of each phase over the steps. ${parts.map((part) => `${part.label} ${duration(part.mean)}`).join(', ')} on average.`);
   for (const tick of ticks(0, high, 4)) {
     drawing.append(svg('line', { class: 'grid', x1: BARS.left, x2: width, y1: y.to(tick), y2: y.to(tick) }),
       svg('text', { x: BARS.left - 6, y: y.to(tick) + 3.5, 'text-anchor': 'end' }, duration(tick)));
@@ -84,7 +87,7 @@ function stackedBars(drawing, data, parts) {
     for (const part of bar.parts) {
       const to = from + part.seconds;
       drawing.append(svg('g', { class: `c${part.color}` }, svg('rect', { class: 'fill', x: x + gap / 2, width: Math.max(0.5, Math.min(44, slot - gap)), y: y.to(to), height: Math.max(0, y.to(from) - y.to(to)) },
-        svg('title', {}, `iteration ${bar.step}: ${part.label} ${duration(part.seconds)}`))));
+        svg('title', {}, `${bar.step}: ${part.label} ${duration(part.seconds)}`))));
       from = to;
     }
   });

@@ -29,7 +29,7 @@ function drawInvariants(data) {
     el('div', { class: 'card scroll' }, el('table', {},
       el('thead', {}, el('tr', {}, ['', 'invariant', ['steps checked'], ['broken'], 'last', 'policy', 'said'].map((name) => el('th', { class: Array.isArray(name) ? 'num' : null }, name)))),
       el('tbody', {}, rows))),
-    el('p', { class: 'note' }, broken ? `${broken} of ${names.length} did not hold in every step.` : `All ${names.length} held in every step in which they were checked.`));
+    el('p', { class: 'note' }, broken ? `${broken} of ${names.length} did not hold in every step.` : 'Each held in every step in which it was checked.'));
 }
 
 let wholeJournal = false;
