@@ -2,7 +2,10 @@
 
 use rollforge::{
     config::{PpoConfig, SftConfig},
-    run::{self, Silent, record::Journal},
+    run::{
+        self, Silent,
+        record::{EntryKind, Journal},
+    },
 };
 
 use crate::world::{World, column, launch, ppo_of_digits};
@@ -24,7 +27,8 @@ fn world() -> World {
 /// Returns names and texts of a run's warnings.
 fn warnings(world: &World, name: &str) -> Vec<(String, String)> {
     let entries = Journal::read(&world.path(name)).unwrap();
-    entries.into_iter().filter_map(|entry| Some((entry.name?, entry.text))).collect()
+    let warnings = entries.into_iter().filter(|entry| entry.kind == EntryKind::Warning);
+    warnings.filter_map(|entry| Some((entry.name?, entry.text))).collect()
 }
 
 #[test]
