@@ -3,6 +3,8 @@
 //!
 //! `ROLLFORGE_MUTATIONS=10000 cargo test --test corpus` tries so many changed copies of each input.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 #[path = "../fuzz/lib.rs"]
 #[allow(missing_docs, unreachable_pub, reason = "a crate of its own, where it is fuzzed")]
 mod fuzz;

@@ -33,14 +33,17 @@
 mod consumer;
 mod error;
 mod issuer;
-#[cfg(all(test, rollforge_loom))]
+#[cfg(test)]
+#[cfg(rollforge_loom)]
 mod models;
 mod order;
-#[cfg(all(test, not(rollforge_loom)))]
+#[cfg(test)]
+#[cfg(not(rollforge_loom))]
 mod schedules;
 mod snapshot;
 mod sync;
-#[cfg(all(test, not(rollforge_loom)))]
+#[cfg(test)]
+#[cfg(not(rollforge_loom))]
 mod tests;
 
 use std::{

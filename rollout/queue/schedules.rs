@@ -143,8 +143,7 @@ fn any_schedule() -> impl Strategy<Value = Schedule> {
         |(batch, max_staleness, by_arrival, producers, refits)| {
             let order = if by_arrival { Order::Arrival } else { Order::Ticket };
             let deadline = Duration::from_secs(60);
-            let options =
-                QueueOptions { batch, max_staleness, order, deadline, ..QueueOptions::default() };
+            let options = QueueOptions { batch, max_staleness, order, deadline };
             Schedule { options, producers, refits }
         },
     )

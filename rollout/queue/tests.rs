@@ -9,7 +9,7 @@ type Item = (Ticket, WeightVersion);
 
 fn options(batch: usize, max_staleness: usize, order: Order) -> QueueOptions {
     let deadline = Duration::from_millis(20);
-    QueueOptions { batch, max_staleness, order, deadline, ..QueueOptions::default() }
+    QueueOptions { batch, max_staleness, order, deadline }
 }
 
 fn issue<T>(issuer: &Issuer<T>) -> Permit<T> {

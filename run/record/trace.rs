@@ -169,11 +169,14 @@ impl Trace {
             let Ok(event) = serde_json::from_str::<Event>(line.trim_end_matches(',')) else {
                 continue;
             };
-            match event.span() {
-                Some(span) => starts.last_mut().map(|spans: &mut Vec<_>| spans.push(span)),
-                None if event.names(Lane::ALL[0]) => Some(starts.push(Vec::new())),
-                None => None,
-            };
+            if let Some(span) = event.span() {
+                // What stands before the first start is nobody's.
+                if let Some(spans) = starts.last_mut() {
+                    spans.push(span);
+                }
+            } else if event.names(Lane::ALL[0]) {
+                starts.push(Vec::new());
+            }
         }
         Ok(starts)
     }
