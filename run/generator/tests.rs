@@ -115,7 +115,8 @@ fn a_prompt_that_cannot_be_answered_ends_both_sides_and_is_named() {
     let (taken, ended) =
         play(&tiny(), &prompts, queue(options(0, by_ticket)), |consumer| consumer.take());
     assert!(matches!(taken, Err(QueueError::EngineGone { .. })), "{taken:?}");
-    assert!(ended.unwrap_err().to_string().contains("300 tokens"));
+    let said = format!("{:#}", ended.unwrap_err());
+    assert!(said.contains("300 tokens"), "{said}");
 }
 
 /// An engine that begins when so many requests are in it; once but one has been answered, it waits for a refit.

@@ -63,12 +63,17 @@ fn a_training_pass_keeps_what_the_table_says() {
     let first = 6 * (24 + 16 + 24 + 8 + 24 + 64 + 2);
     // In the last, attention's part for all six, the mixed rows and what follows for four.
     let last = 6 * (24 + 16 + 24 + 8 + 2) + 4 * (8 + 24 + 64);
-    let head = 4 * 24;
-    let taken = learner(Dtype::F32, false).train(batch, 4);
-    assert_eq!(taken.activations, 4 * (first + last + head));
-    // 4 x 40 logits are less than what the gradient of the embedding adds to one copy: 40 + 80.
-    assert_eq!(taken.logits, 4 * 4 * 40);
-    assert_eq!(learner(Dtype::F32, false).train(batch, 2).logits, 4 * (40 + 80));
+    // With 10 words a layer's turn on the way back is the widest: gradients of up and gate, twice, and of the stream.
+    let narrow = learner(Dtype::F32, false).train(batch, 4);
+    let gradients = 6 * (64 + 2 * 8);
+    assert_eq!((narrow.activations, narrow.logits), (4 * (first + last + gradients), 0));
+    // With 100 it is the head: four copies of 4 x 100 logits, or three, which are as much as one and the matrix.
+    let wide = |copies| {
+        let spec = ModelSpec { vocab_size: 100, ..spec() };
+        PlannedModel { spec, ..learner(Dtype::F32, false) }.train(batch, copies)
+    };
+    assert_eq!(wide(4).activations, 4 * (first + last + 4 * 24));
+    assert_eq!((wide(4).logits, wide(2).logits), (4 * 4 * 400, 4 * (400 + 800)));
 }
 
 #[test]
