@@ -2,6 +2,15 @@
 //!
 //! [`sft`], [`reward_model`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
+#![cfg_attr(
+    not(feature = "libtorch"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "a build without libtorch reads what runs leave, and runs nothing"
+    )
+)]
+
 mod agreement;
 mod batches;
 pub mod bench;
