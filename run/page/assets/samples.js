@@ -63,7 +63,7 @@ function side(sample, prompt, earlier) {
   const gain = earlier && isNumber(sample.score) && isNumber(earlier.score) ? sample.score - earlier.score : null;
   const chips = [
     el('span', { class: 'when' }, `iteration ${sample.iteration}`),
-    isNumber(sample.score) && el('span', {}, 'score ', el('b', {}, number(sample.score)), gain !== null && el('b', { class: gain >= 0 ? 'up' : 'down' }, ` ${gain >= 0 ? '+' : '−'}${number(Math.abs(gain))}`)),
+    isNumber(sample.score) && el('span', {}, 'score ', el('b', {}, number(sample.score)), gain !== null && gain !== 0 && el('b', { class: gain > 0 ? 'up' : 'down' }, ` ${gain > 0 ? '+' : '−'}${number(Math.abs(gain))}`)),
     isNumber(sample.kl) && el('span', {}, 'KL ', el('b', {}, number(sample.kl))),
     isNumber(sample.tokens) && el('span', {}, `${sample.tokens} tokens`),
     sample.ended === false && el('span', {}, 'cut off'),

@@ -5,8 +5,6 @@ function hideSection(id, hidden) {
   document.querySelector(`nav a[href="#${id}"]`).hidden = hidden;
 }
 
-const head = (...names) => el('thead', {}, el('tr', {}, names.map((name) => el('th', {}, name))));
-
 function drawInvariants(data) {
   const names = Object.keys(data.invariants);
   const body = document.querySelector('#invariants .body');
@@ -64,26 +62,22 @@ function drawMemory(data) {
     parts.push(el('div', { class: 'card' }, el('h3', {}, 'Plan and measurement', el('span', {}, off)), el('table', {}, el('tbody', {},
       known.map(([label, value], at) => el('tr', { class: `c${at + 1}` }, el('td', {}, label), el('td', { class: 'num' }, bytes(value)), el('td', { class: 'metered' }, meter(value / largest))))))));
   }
-  if (data.plan) parts.push(el('div', { class: 'card scroll' }, el('h3', {}, 'Memory plan', el('span', {}, 'plan.json')), planTable(data.plan)));
-  body.replaceChildren(el('div', { class: parts.length > 1 ? 'split' : '' }, parts));
+  if (data.plan && Array.isArray(data.plan.phases)) parts.push(el('div', { class: 'card scroll' }, el('h3', {}, 'Memory plan', el('span', {}, 'plan.json')), planTable(data.plan)));
+  body.replaceChildren(...parts);
 }
 
-/** Any JSON as nested rows; numbers of three digits and more are bytes. */
-function planTable(plan) {
-  const rows = [];
-  const visit = (value, name, depth) => {
-    if (rows.length > 400) return;
-    const leaf = value === null || typeof value !== 'object';
-    const text = typeof value === 'number' && value >= 1000 ? bytes(value) : String(value);
-    const label = el('td', {}, '\u2003'.repeat(depth), name.replaceAll('_', ' '));
-    rows.push(el('tr', {}, label, el('td', { class: 'num' }, leaf ? text : '')));
-    if (!leaf) Object.entries(value).forEach(([key, inner]) => visit(inner, planName(key, inner), depth + 1));
-  };
-  Object.entries(plan).forEach(([key, value]) => visit(value, key, 0));
-  return el('table', {}, el('tbody', {}, rows));
+/** A row for each part, a column for each phase; a GPU's parts follow the host's. */
+function planTable({ phases }) {
+  const places = ['host', 'device'].filter((place) => phases.some((phase) => Object.keys(phase[place] || {}).length > 0));
+  const parts = places.flatMap((place) => [...new Set(phases.flatMap((phase) => Object.keys(phase[place] || {})))].map((part) => [place, part]));
+  const sum = (phase, place) => Object.values(phase[place] || {}).reduce((total, one) => total + one, 0);
+  const row = (label, values, strong) => el('tr', {}, el(strong ? 'th' : 'td', {}, label), values.map((value) => el('td', { class: 'num' }, value ? bytes(value) : '')));
+  const rows = places.flatMap((place) => [
+    ...parts.filter(([where]) => where === place).map(([, part]) => row(`${part.replaceAll('_', ' ')}${place === 'device' ? ' on the GPU' : ''}`, phases.map((phase) => (phase[place] || {})[part]))),
+    row(place === 'device' ? 'the GPU' : 'the host', phases.map((phase) => sum(phase, place)), true),
+  ]);
+  return el('table', {}, el('thead', {}, el('tr', {}, el('th', {}), phases.map(({ name }) => el('th', { class: 'num' }, name)))), el('tbody', {}, rows));
 }
-
-const planName = (key, value) => (/^\d+$/.test(key) && value && typeof value === 'object' && value.name ? String(value.name) : key);
 
 function drawConfig(data) {
   const body = document.querySelector('#config .body');
