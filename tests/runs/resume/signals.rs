@@ -33,7 +33,8 @@ fn endless(more: &str) -> String {
 fn updating(program: &Program) -> Child {
     let mut child = program.start();
     let trace = program.run.join("trace.json");
-    let scored = || fs::read_to_string(&trace).is_ok_and(|text| text.contains("\"score\""));
+    // Written when all is scored, so that the update comes next; and no lane has that name.
+    let scored = || fs::read_to_string(&trace).is_ok_and(|text| text.contains("\"old_log_prob\""));
     assert!(!wait_for(&mut child, scored), "the run ended");
     child
 }
