@@ -32,5 +32,6 @@ iterations = 1000000
 prompts_per_iteration = 64
 epochs = 2
 mini_batches = 2
+value_init = "policy"
 TOML
 exec python3 ci/soak.py "${SOAK_MINUTES:-60}" "$world/run" "$SOAK_BINARY" ppo --config "$world/soak.toml" --quiet

@@ -97,7 +97,7 @@ struct MetricsLine<'a> {
 }
 
 impl RunDirectory {
-    /// Says whether [`RunDirectory::create`] would go through, and changes nothing.
+    /// Says whether a run could begin in the folder, and changes nothing.
     ///
     /// # Errors
     /// When the folder is in use, or is to be cleaned or resumed and is no run directory.
