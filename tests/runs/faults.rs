@@ -191,7 +191,9 @@ mod injected {
             said.ends_with("the engine has stopped: its backend panicked: told to panic"),
             "{said}"
         );
-        let said = survives(&world, "engine:stall@2", "engine.deadline_seconds = 3.0\n");
+        // The trainer waits longer than the engine's caller, however slow the machine.
+        let patience = "engine.deadline_seconds = 3.0\ndeadlines.rollouts_seconds = 60.0\n";
+        let said = survives(&world, "engine:stall@2", patience);
         assert!(said.contains("generation ended; queue: "), "{said}");
         assert!(said.contains("the engine thread has been in step"), "{said}");
     }
