@@ -10,8 +10,8 @@ use super::Violation;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadlinesConfig {
-    /// The longest time in which no rollout reaches the trainer that waits for some. Default: half as much again as
-    /// `engine.deadline_seconds`, for the engine's own error knows more.
+    /// The longest time in which no rollout reaches the trainer that waits for some. Default: 2.5 times
+    /// `engine.deadline_seconds`. A stall of the engine is found out within two of them, and its own error knows more.
     pub rollouts_seconds: Option<f64>,
     /// The longest time that the reward source takes for an iteration's completions. Default 600.
     pub reward_seconds: f64,
@@ -29,7 +29,7 @@ impl Default for DeadlinesConfig {
 impl DeadlinesConfig {
     /// Spells out what follows from the engine's deadline.
     pub(super) fn resolve(&mut self, engine_seconds: f64) {
-        self.rollouts_seconds.get_or_insert(1.5 * engine_seconds);
+        self.rollouts_seconds.get_or_insert(2.5 * engine_seconds);
     }
 
     pub(super) fn validate(&self) -> Result<(), Violation> {
@@ -46,7 +46,7 @@ impl DeadlinesConfig {
 
     /// Returns how long the trainer waits for a rollout, given the engine's deadline.
     pub fn rollouts(&self, engine_seconds: f64) -> Duration {
-        Duration::from_secs_f64(self.rollouts_seconds.unwrap_or(1.5 * engine_seconds))
+        Duration::from_secs_f64(self.rollouts_seconds.unwrap_or(2.5 * engine_seconds))
     }
 
     /// Returns how long the trainer waits for rewards.

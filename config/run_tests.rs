@@ -322,7 +322,7 @@ fn what_is_exact_is_looked_at_and_what_is_not_only_where_asked_for() {
 #[test]
 fn the_trainer_waits_longer_for_rollouts_than_the_engine_for_a_step() {
     let config: PpoConfig = read(PPO, &["engine.deadline_seconds=20"]).unwrap();
-    assert_eq!(config.deadlines.rollouts_seconds, Some(30.0));
+    assert_eq!(config.deadlines.rollouts_seconds, Some(50.0));
     for key in ["rollouts_seconds", "reward_seconds", "trainer_seconds"] {
         let said = refusal::<PpoConfig>(PPO, &[&format!("deadlines.{key}=0")]);
         assert_eq!(said, format!("deadlines.{key} must be above 0, at most 1e9, got 0"));
