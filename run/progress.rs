@@ -37,7 +37,8 @@ pub struct Progress {
     output: Output,
     stage: String,
     total: u64,
-    history: Vec<Metrics>,
+    /// The values of each plotted metric.
+    history: [Vec<f64>; PLOTTED.len()],
 }
 
 impl Progress {
@@ -50,7 +51,7 @@ impl Progress {
         } else {
             Output::Lines { last: None, every: Duration::from_secs(5) }
         };
-        Self { output, stage: String::new(), total: 0, history: Vec::new() }
+        Self { output, stage: String::new(), total: 0, history: Default::default() }
     }
 
     fn say(&self, line: &str) {
@@ -71,7 +72,7 @@ impl Observer for Progress {
     fn start(&mut self, stage: &str, total: u64) {
         self.stage = stage.to_owned();
         self.total = total;
-        self.history.clear();
+        self.history = Default::default();
         match &mut self.output {
             Output::Bar(bar) => {
                 *bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
@@ -85,7 +86,9 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, step: u64, metrics: &Metrics) {
-        self.history.push(metrics.clone());
+        for (values, (metric, _)) in self.history.iter_mut().zip(PLOTTED) {
+            values.extend(metrics.get(metric));
+        }
         let now = Instant::now();
         match &mut self.output {
             Output::Bar(bar) => {
@@ -116,9 +119,8 @@ impl Observer for Progress {
         if let Output::Bar(bar) = &self.output {
             bar.finish();
         }
-        for (metric, name) in PLOTTED {
-            let values: Vec<f64> = self.history.iter().filter_map(|m| m.get(metric)).collect();
-            if let Some(plot) = plot(name, &values) {
+        for (values, (_, name)) in self.history.iter().zip(PLOTTED) {
+            if let Some(plot) = plot(name, values) {
                 self.say(&plot);
             }
         }
