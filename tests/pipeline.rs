@@ -13,7 +13,7 @@ use rollforge::{
     config::{PpoConfig, RewardModelConfig},
     model::{Head, Model, NewModelSpec, new_model},
     run::{
-        self, Earlier, Launch, Metrics, Silent,
+        self, Earlier, Launch, Silent,
         demo::{DemoData, Sizes},
         model_directory,
     },
@@ -136,7 +136,7 @@ fn rewards_that_belong_to_other_samples_teach_nothing() {
     let score = |policy: &str| {
         let look = "optimizer.lr = 0.0\nppo.critic_lr = 0.0\nppo.iterations = 1\nppo.samples_per_prompt = 8\n";
         let outcome = world.ppo_of_digits(&format!("look_at_{policy}"), policy, "echo", look);
-        outcome.iterations[0].get("objective/scores").unwrap()
+        outcome.last.unwrap().get("objective/scores").unwrap()
     };
     let learn = "ppo.iterations = 20\nppo.kl_coef = 0.0\nppo.entropy_coef = 0.02\noptimizer.lr = 0.002\n\
                  ppo.samples_per_prompt = 4\nppo.mini_batches = 2\n";
@@ -155,15 +155,11 @@ fn the_same_seed_gives_the_same_run_whatever_the_engines_threads() {
     let run = |name: &str, threads: usize| {
         let more =
             format!("ppo.iterations = 3\nppo.mini_batches = 2\nengine.threads = {threads}\n");
-        let outcome = world.ppo_of_digits(name, "guess", "echo", &more);
-        let untimed = |metrics: &Metrics| -> Vec<(String, f64)> {
-            let all = metrics.iter().map(|(name, value)| (name.to_owned(), value));
-            all.filter(|(name, _)| !is_timing(name)).collect()
-        };
-        (outcome.iterations.iter().map(untimed).collect::<Vec<_>>(), world.checksum(name))
+        world.ppo_of_digits(name, "guess", "echo", &more);
+        (world.learned(name), world.checksum(name))
     };
     let one = run("one", 1);
-    assert!(one.0[0].len() > 20);
+    assert!(one.0[0].as_object().unwrap().len() > 20);
     assert_eq!(one, run("again", 1));
     assert_eq!(one, run("two", 2));
 }
@@ -177,22 +173,15 @@ fn a_resumed_run_ends_as_one_that_was_never_stopped_bit_for_bit() {
     let text = ppo_of_digits("echo", more).replace("ppo.prompts_per_iteration = 100\n", "");
     let config = world.config::<PpoConfig>("run", "guess", &text);
     run::ppo(&config, launch(&mut Silent)).unwrap();
-    let untimed = || {
-        let mut lines = world.metrics("run");
-        for line in &mut lines {
-            line.as_object_mut().unwrap().retain(|name, _| !is_timing(name));
-        }
-        lines
-    };
-    let (whole, metrics) = (world.checksum("run"), untimed());
+    let (whole, metrics) = (world.checksum("run"), world.learned("run"));
 
     fs::remove_dir_all(world.path("run/checkpoints/step_4")).unwrap();
     fs::write(world.path("run/LATEST"), "checkpoints/step_2\n").unwrap();
     assert_ne!(world.checksum("run"), whole);
     let resume = || run::ppo(&config, Launch { earlier: Earlier::Resume, ..launch(&mut Silent) });
-    assert_eq!(resume().unwrap().iterations.len(), 2);
+    resume().unwrap();
     assert_eq!(world.checksum("run"), whole);
-    assert_eq!(untimed(), metrics);
+    assert_eq!(world.learned("run"), metrics);
 
     let state = world.path("run/checkpoints/step_4/trainer/value.exp_avg.safetensors");
     let mut bytes = fs::read(&state).unwrap();
@@ -200,23 +189,7 @@ fn a_resumed_run_ends_as_one_that_was_never_stopped_bit_for_bit() {
     fs::write(&state, bytes).unwrap();
     let said = format!("{:#}", resume().unwrap_err());
     assert!(said.contains("value.exp_avg.safetensors is damaged"), "{said}");
-    assert_eq!(untimed(), metrics);
-}
-
-/// Says whether a metric measures time or memory, so differs from run to run.
-fn is_timing(name: &str) -> bool {
-    ["timing_s/", "mem/", "queue/depth"].iter().any(|start| name.starts_with(start))
-        || [
-            "eps",
-            "perf/engine_idle_ratio",
-            "perf/overlap_ratio",
-            "perf/trainer_idle_ratio",
-            "sync/seconds",
-            "perf/throughput",
-            "perf/time_per_step",
-            "perf/generation_tokens_per_s",
-        ]
-        .contains(&name)
+    assert_eq!(world.learned("run"), metrics);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     engine::{Engine, EngineConfig, Request, SamplingParams},
     model::{NewModelSpec, new_model},
     rollout::{Prompt, PromptId},
-    run::{Earlier, Launch, Metrics, Observer, Stop, ppo, reward_model, sft},
+    run::{Earlier, Launch, Observer, Stop, ppo, reward_model, sft},
 };
 
 /// The demo's configurations, as they lie in `examples/demo/`.
@@ -89,8 +89,6 @@ pub struct DemoReport {
     pub after: Summary,
     /// KL from the reference in the last iteration (nats per completion).
     pub kl: f64,
-    /// Metrics of each PPO iteration.
-    pub iterations: Vec<Metrics>,
     /// All held-out openings, continued.
     pub samples: Vec<Continuation>,
     /// The aligned policy's model directory.
@@ -177,12 +175,7 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
         accuracy: rewarding.evaluation.accuracy,
         before: summary(&before),
         after: summary(&after),
-        kl: aligned
-            .iterations
-            .last()
-            .and_then(|metrics| metrics.get("objective/kl"))
-            .unwrap_or(f64::NAN),
-        iterations: aligned.iterations,
+        kl: aligned.last.and_then(|metrics| metrics.get("objective/kl")).unwrap_or(f64::NAN),
         samples: openings
             .iter()
             .zip(before.into_iter().zip(after))

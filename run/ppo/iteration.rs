@@ -84,7 +84,7 @@ impl PpoRun<'_, '_> {
     }
 
     fn iterations(&mut self) -> Result<PpoOutcome> {
-        let mut outcome = PpoOutcome { policy: self.begun_from.clone(), iterations: Vec::new() };
+        let mut outcome = PpoOutcome { policy: self.begun_from.clone(), last: None };
         self.say_notes()?;
         for iteration in self.done + 1..=self.config.ppo.iterations {
             let Some(metrics) = self.iterate(iteration).map_err(|error| self.explained(error))?
@@ -94,7 +94,7 @@ impl PpoRun<'_, '_> {
             };
             self.say_notes()?;
             self.session.report(iteration, &metrics)?;
-            outcome.iterations.push(metrics);
+            outcome.last = Some(metrics);
             if self.session.saves(iteration) {
                 self.works("the checkpoint", iteration);
                 outcome.policy = self.save(iteration)?;

@@ -40,8 +40,8 @@ use iteration::PpoRun;
 pub struct PpoOutcome {
     /// The policy's model directory that was written last.
     pub policy: PathBuf,
-    /// Metrics of each iteration, from the first.
-    pub iterations: Vec<Metrics>,
+    /// The last iteration's metrics; `None` where no iteration was left. The run directory has those of all.
+    pub last: Option<Metrics>,
 }
 
 /// Trains a policy against a reward and writes it into the run directory, with its critic.
@@ -52,7 +52,7 @@ pub struct PpoOutcome {
 pub fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<PpoOutcome> {
     let opening = Opening::new(config, launch.earlier)?;
     if opening.is_over(config.ppo.iterations, launch.observer) {
-        return Ok(PpoOutcome { policy: opening.model("policy"), iterations: Vec::new() });
+        return Ok(PpoOutcome { policy: opening.model("policy"), last: None });
     }
     let Launch { earlier, observer, stop } = launch;
     let (heartbeat, (mut relay, relayed)) = (Heartbeat::new("opening the models"), relay());

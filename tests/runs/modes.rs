@@ -4,16 +4,11 @@ use std::ops::RangeInclusive;
 
 use rollforge::{
     config::PpoConfig,
-    run::{self, PpoOutcome, Silent},
+    run::{self, Silent},
 };
+use serde_json::Value;
 
 use crate::world::{World, column, launch};
-
-/// What of `metrics.jsonl` depends on the clock or the machine.
-fn is_measured(name: &str) -> bool {
-    let folders = ["timing_s/", "perf/", "mem/"];
-    folders.iter().any(|folder| name.starts_with(folder)) || ["sync/seconds", "eps"].contains(&name)
-}
 
 /// A model of noise, and prompts of one digit each.
 fn world() -> World {
@@ -25,23 +20,16 @@ fn world() -> World {
 const ITERATIONS: usize = 5;
 const BATCH: f64 = 6.0;
 
-fn ppo(world: &World, name: &str, more: &str) -> PpoOutcome {
+/// Runs it, and returns everything that it says of its learning, and its weights.
+fn ppo(world: &World, name: &str, more: &str) -> (Vec<Value>, String) {
     let config = format!(
         "data.train = 'echo.jsonl'\nreward = {{ kind = 'position_match', column = 'answer' }}\n\
          sampling.max_new_tokens = 5\nsampling.ignore_eos = true\nppo.value_init = 'policy'\n\
          ppo.prompts_per_iteration = {BATCH}\nppo.samples_per_prompt = 2\nppo.mini_batches = 2\n\
          ppo.epochs = 1\nppo.iterations = {ITERATIONS}\n{more}"
     );
-    run::ppo(&world.config::<PpoConfig>(name, "model", &config), launch(&mut Silent)).unwrap()
-}
-
-/// Returns everything that a run says of its learning, and its weights.
-fn learned(world: &World, outcome: &PpoOutcome, name: &str) -> (Vec<Vec<(String, u64)>>, String) {
-    let of_iteration = |metrics: &run::Metrics| {
-        let learned = metrics.iter().filter(|(name, _)| !is_measured(name));
-        learned.map(|(name, value)| (name.to_owned(), value.to_bits())).collect()
-    };
-    (outcome.iterations.iter().map(of_iteration).collect(), world.checksum(name))
+    run::ppo(&world.config::<PpoConfig>(name, "model", &config), launch(&mut Silent)).unwrap();
+    (world.learned(name), world.checksum(name))
 }
 
 fn lags(world: &World, name: &str) -> [Vec<f64>; 2] {
@@ -65,8 +53,8 @@ fn by_ticket_every_mode_repeats_bit_for_bit_and_lags_by_its_staleness() {
             "threads = {others}\nengine.threads = 2\nengine.max_batch = 1\nqueue = {{ {mode} }}\n"
         );
         let again = format!("{name}_again");
-        let first = learned(&world, &ppo(&world, &name, &at_once), &name);
-        let second = learned(&world, &ppo(&world, &again, &one_by_one), &again);
+        let first = ppo(&world, &name, &at_once);
+        let second = ppo(&world, &again, &one_by_one);
         assert_eq!(first, second, "{mode}");
         // All tokens of a batch are equally old: the mean is the maximum.
         assert_eq!(lags(&world, &name), [expected, expected], "{mode}");
@@ -82,7 +70,7 @@ fn one_step_off_is_async_by_ticket_with_a_staleness_of_1() {
     let world = world();
     let run = |name: &str, mode: &str| {
         let more = format!("threads = 2\nqueue.mode = '{mode}'\n");
-        learned(&world, &ppo(&world, name, &more), name)
+        ppo(&world, name, &more)
     };
     assert_eq!(run("one_step_off", "one_step_off"), run("async", "async"));
 }

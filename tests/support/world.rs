@@ -102,6 +102,15 @@ impl World {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Returns the lines of a run's `metrics.jsonl` without what depends on the clock or the machine.
+    pub(crate) fn learned(&self, run: &str) -> Vec<Value> {
+        let mut lines = self.metrics(run);
+        for line in &mut lines {
+            line.as_object_mut().unwrap().retain(|name, _| !is_measured(name));
+        }
+        lines
+    }
+
     /// Returns a hash over the weights of the model that a directory stands for.
     pub(crate) fn checksum(&self, name: &str) -> String {
         let model = Model::open(&model_directory(&self.path(name))).unwrap();
@@ -132,6 +141,12 @@ pub(crate) fn ppo_of_digits(rows: &str, more: &str) -> String {
          sampling.ignore_eos = true\nppo.prompts_per_iteration = 100\n\
          ppo.value_init = 'policy'\n{tokens}{more}"
     )
+}
+
+/// Says whether a metric differs from run to run: how long something took, how much there was of it at the time.
+fn is_measured(name: &str) -> bool {
+    ["timing_s/", "perf/", "mem/", "queue/"].iter().any(|group| name.starts_with(group))
+        || ["sync/seconds", "eps"].contains(&name)
 }
 
 /// Returns one metric in every line, which all must have.

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     child::{Program, output, wait_for},
-    ppo_text, untimed,
+    ppo_text,
 };
 use crate::world::{World, files};
 
@@ -95,7 +95,7 @@ fn kill_again_and_again(world: &World, mode: &str, kills: usize) {
     let started = Instant::now();
     whole.finish();
     let (took, expected) = (started.elapsed(), hashes(&whole.run));
-    let metrics = untimed(world, &format!("{mode}_whole"));
+    let metrics = world.learned(&format!("{mode}_whole"));
     assert_eq!(metrics.len(), ITERATIONS);
 
     let name = format!("{mode}_killed");
@@ -114,7 +114,7 @@ fn kill_again_and_again(world: &World, mode: &str, kills: usize) {
         let output = output(child);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(hashes(&killed.run), expected, "{mode}, {left} kills left");
-        assert_eq!(untimed(world, &name), metrics, "{mode}, {left} kills left");
+        assert_eq!(world.learned(&name), metrics, "{mode}, {left} kills left");
         let names = [ITERATIONS - 1, ITERATIONS].map(|step| format!("step_{step}"));
         assert_eq!(files(&killed.run.join("checkpoints")), names);
         if left == 0 {
@@ -166,5 +166,5 @@ fn a_disk_that_takes_no_more_ends_a_run_by_name_and_costs_nothing_that_was_whole
 
     program.finish();
     assert_eq!(hashes(&program.run), hashes(&whole.run));
-    assert_eq!(untimed(&world, "full"), untimed(&world, "whole"));
+    assert_eq!(world.learned("full"), world.learned("whole"));
 }
