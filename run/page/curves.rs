@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde_json::{Map, Value};
 
 /// More points than this cannot be told apart on a screen.
 pub(super) const MOST_POINTS: usize = 2000;
@@ -156,13 +156,30 @@ impl Point {
 impl Serialize for Curves {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let steps: Vec<u64> = self.points.iter().map(|point| point.step).collect();
-        let column = |place: usize| -> Value {
-            self.points.iter().map(|point| point.mean(place).map_or(Value::Null, shown)).collect()
-        };
-        let columns = self.names.iter().enumerate();
-        let metrics: Map<String, Value> =
-            columns.map(|(place, name)| (name.clone(), column(place))).collect();
-        json!({ "stride": self.stride, "steps": steps, "metrics": metrics }).serialize(serializer)
+        let mut curves = serializer.serialize_struct("Curves", 3)?;
+        curves.serialize_field("stride", &self.stride)?;
+        curves.serialize_field("steps", &steps)?;
+        curves.serialize_field("metrics", &Columns(self))?;
+        curves.end()
+    }
+}
+
+/// The points by metric. Number by number: a tree of all of them would take many times the curves' own memory.
+struct Columns<'a>(&'a Curves);
+
+impl Serialize for Columns<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let columns = self.0.names.iter().enumerate();
+        serializer.collect_map(columns.map(|(place, name)| (name, Column(self.0, place))))
+    }
+}
+
+struct Column<'a>(&'a Curves, usize);
+
+impl Serialize for Column<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let means = self.0.points.iter().map(|point| point.mean(self.1).map(shown));
+        serializer.collect_seq(means)
     }
 }
 
@@ -176,6 +193,8 @@ fn shown(value: f64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pushed(lines: impl IntoIterator<Item = String>) -> Curves {

@@ -1,6 +1,6 @@
 //! The page: one template, one style, one script, for the report and live.
 
-use serde_json::Value;
+use serde::Serialize;
 
 const PAGE: &str = include_str!("assets/page.html");
 pub(super) const STYLE: &str = include_str!("assets/page.css");
@@ -28,9 +28,9 @@ pub(super) fn live() -> String {
 }
 
 /// Returns a page that holds everything it shows.
-pub(super) fn report(snapshot: &Value) -> String {
+pub(super) fn report(snapshot: &impl Serialize) -> String {
     // No text in it can end the element: in JSON, `<` occurs in strings only.
-    let data = snapshot.to_string().replace('<', "\\u003c");
+    let data = serde_json::to_string(snapshot).expect("names are strings").replace('<', "\\u003c");
     // A hash of all there is: whoever wrote a part of it cannot have put it there.
     let nonce = blake3::hash(data.as_bytes()).to_hex();
     let policy = format!(
@@ -63,7 +63,7 @@ fn fill<const N: usize>(parts: [(&str, &str); N]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -1,6 +1,9 @@
 //! A run directory as its readers see it: what it holds, and what it holds more than the last time.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,6 +38,22 @@ pub(super) struct Recording {
     journal: Journal,
     timeline: Timeline,
     samples: Samples,
+}
+
+/// Everything that the page shows.
+#[derive(Debug, Serialize)]
+pub(super) struct Snapshot<'a> {
+    version: u64,
+    head: Head,
+    curves: &'a Curves,
+    invariants: &'a Invariants,
+    policies: BTreeMap<&'a str, &'a str>,
+    entries: Vec<&'a Entry>,
+    timeline: &'a Timeline,
+    iterations: Vec<Iteration>,
+    pairs: Vec<Pair>,
+    config: Option<&'a str>,
+    plan: Option<Value>,
 }
 
 /// What a recording has more than the version before. A version that does not follow the last one stands for more than can
@@ -105,20 +124,20 @@ impl Recording {
     }
 
     /// Returns everything that the page shows, bounded.
-    pub(super) fn snapshot(&self) -> Value {
-        json!({
-            "version": self.version,
-            "head": self.head(),
-            "curves": self.curves,
-            "invariants": self.invariants,
-            "policies": self.overview.policies(),
-            "entries": self.journal.entries(),
-            "timeline": self.timeline,
-            "iterations": self.samples.iterations(),
-            "pairs": self.samples.pairs(),
-            "config": self.overview.config(),
-            "plan": self.overview.plan(),
-        })
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot {
+            version: self.version,
+            head: self.head(),
+            curves: &self.curves,
+            invariants: &self.invariants,
+            policies: self.overview.policies(),
+            entries: self.journal.entries(),
+            timeline: &self.timeline,
+            iterations: self.samples.iterations(),
+            pairs: self.samples.pairs(),
+            config: self.overview.config(),
+            plan: self.overview.plan(),
+        }
     }
 
     pub(super) fn head(&self) -> Head {

@@ -81,8 +81,8 @@ fn content(kind: &'static str, text: impl IntoResponse) -> Response {
 }
 
 async fn data(State(shared): State<Shared>) -> Response {
-    let snapshot = shared.recording.lock().snapshot();
-    content("application/json", snapshot.to_string())
+    let text = serde_json::to_string(&shared.recording.lock().snapshot());
+    content("application/json", text.expect("names are strings"))
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {

@@ -124,7 +124,7 @@ fn updates_follow_each_other_and_what_cannot_be_told_is_a_gap() {
     fs::rename(run.path("rewound"), run.path("metrics.jsonl")).unwrap();
     let gap = poll().unwrap();
     assert_eq!((gap.version, gap.news.rows.len()), (second.version + 3, 0));
-    let snapshot = recording.snapshot();
+    let snapshot = serde_json::to_value(recording.snapshot()).unwrap();
     assert_eq!(snapshot["curves"]["steps"], serde_json::json!([1]));
     assert_eq!(snapshot["invariants"]["finite"]["said"], "is NaN");
     assert_eq!(snapshot["policies"]["finite"], "stop");
@@ -137,7 +137,7 @@ fn a_run_is_running_until_its_end_is_written() {
     let state = |name: &str| {
         let mut recording = Recording::new(run.folder());
         recording.catch_up();
-        recording.snapshot()["head"][name].clone()
+        serde_json::to_value(recording.snapshot()).unwrap()["head"][name].clone()
     };
     run.step(1);
     assert_eq!(state("state"), "running");
