@@ -3,10 +3,10 @@
 use crate::{
     ffi::memory::Reading,
     model::ModelSpec,
-    rollout::{Dtype, WeightTensor, Weights},
+    rollout::{WeightTensor, Weights},
 };
 
-use super::kernels::{Linear, Values};
+use super::kernels::{Element, Linear};
 
 /// A linear layer's tensors.
 #[derive(Debug)]
@@ -85,9 +85,9 @@ impl LinearTensors {
     }
 
     /// Returns the layer to compute with.
-    pub(super) fn view<'a>(&'a self, reading: &'a Reading) -> Linear<'a> {
-        let bias = self.bias.as_ref().map(|bias| values(bias, reading));
-        Linear { weight: values(&self.weight, reading), bias }
+    pub(super) fn view<'a, E: Element>(&'a self, reading: &'a Reading) -> Linear<'a, E> {
+        let bias = self.bias.as_ref().map(|bias| numbers(bias, reading));
+        Linear { weight: numbers(&self.weight, reading), bias }
     }
 }
 
@@ -95,11 +95,11 @@ fn tensor(weights: &Weights, name: &str) -> WeightTensor {
     weights.get(name).expect("coverage was checked before").clone()
 }
 
-/// Returns a tensor's numbers in their format.
-pub(super) fn values<'a>(tensor: &'a WeightTensor, reading: &'a Reading) -> Values<'a> {
-    match tensor.dtype {
-        Dtype::F32 => Values::F32(tensor.f32(reading)),
-        Dtype::Bf16 => Values::Bf16(tensor.bf16(reading)),
-        Dtype::F16 => unreachable!("only f32 and bf16 weights are served"),
-    }
+/// Returns a tensor's numbers.
+///
+/// # Panics
+/// If they are in another format: all weights are in one, or are copied into it when they come.
+pub(super) fn numbers<'a, E: Element>(tensor: &'a WeightTensor, reading: &'a Reading) -> &'a [E] {
+    assert_eq!(tensor.dtype, E::DTYPE, "weights in the format they are computed with");
+    bytemuck::cast_slice(tensor.memory.bytes(reading))
 }

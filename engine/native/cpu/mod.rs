@@ -1,7 +1,7 @@
 //! The transformer on the processor: Llama, Mistral, Qwen2 and Qwen3, in f32 or bf16, without libtorch.
 //!
-//! The weights are read where they are, row-major `[out, in]`. Activations are f32; where the weights are bf16, so are
-//! keys and values in the cache and, by rounding, whatever goes into a product with them. The bits of a token's
+//! The weights are read where they are, row-major `[out, in]`. The residual stream is f32; whatever goes into a
+//! product is in the format of the weights, and so are keys and values in the cache. The bits of a token's
 //! logits depend on the weights, the tokens before it and the instruction set, and on nothing else (see `kernels`).
 
 mod convert;
@@ -31,8 +31,9 @@ use crate::{
     rollout::{Dtype, Weights},
 };
 
+use half::bf16;
 pub use kernels::KernelChoice;
-use kernels::Kernels;
+use kernels::{Element, Kernels};
 use kv::KvCache;
 use pass::{Pass, Workspace};
 use rotary::Rotary;
@@ -63,13 +64,41 @@ impl Default for CpuOptions {
 #[derive(Debug)]
 pub struct Cpu {
     spec: ModelSpec,
-    dtype: Dtype,
     kernels: Kernels,
     team: Team,
     serving: Serving,
-    cache: KvCache,
+    memory: Format<Memory<f32>, Memory<bf16>>,
     rotary: Rotary,
-    work: Workspace,
+}
+
+/// One of the number formats that the transformer computes with.
+#[derive(Debug)]
+enum Format<F32, Bf16> {
+    F32(F32),
+    Bf16(Bf16),
+}
+
+/// What a transformer remembers, and room to compute in.
+#[derive(Debug)]
+struct Memory<E> {
+    cache: KvCache<E>,
+    work: Workspace<E>,
+}
+
+impl<E: Element> Memory<E> {
+    fn new(spec: &ModelSpec, blocks: usize, block_size: usize) -> Result<Self, Error> {
+        Ok(Self { cache: KvCache::new(spec, blocks, block_size)?, work: Workspace::default() })
+    }
+}
+
+/// Does the same in either format.
+macro_rules! in_format {
+    ($format:expr, $memory:ident => $do:expr) => {
+        match $format {
+            Format::F32($memory) => $do,
+            Format::Bf16($memory) => $do,
+        }
+    };
 }
 
 impl Cpu {
@@ -92,9 +121,12 @@ impl Cpu {
         let mut team = Team::new(options.threads)
             .map_err(|error| Error::Model(format!("cannot start the engine's threads: {error}")))?;
         let serving = Serving::new(spec.clone(), dtype, options.deadline, weights, &mut team)?;
-        let cache = KvCache::new(&spec, dtype, 0, 1)?;
+        let memory = match dtype {
+            Dtype::Bf16 => Format::Bf16(Memory::new(&spec, 0, 1)?),
+            Dtype::F32 | Dtype::F16 => Format::F32(Memory::new(&spec, 0, 1)?),
+        };
         let rotary = Rotary::new(&spec);
-        Ok(Self { spec, dtype, kernels, team, serving, cache, rotary, work: Workspace::default() })
+        Ok(Self { spec, kernels, team, serving, memory, rotary })
     }
 
     /// Returns the instruction set in use: `portable`, `avx2`, `avx512` or `avx512-bf16`.
@@ -104,8 +136,9 @@ impl Cpu {
 
     fn check(&self, sequences: &[SequenceStep<'_>]) -> Result<(), Error> {
         let vocab_size = self.spec.vocab_size;
+        let block_size = in_format!(&self.memory, memory => memory.cache.block_size);
         for step in sequences {
-            let room = step.blocks.len() * self.cache.block_size;
+            let room = step.blocks.len() * block_size;
             assert!(
                 step.start + step.tokens.len() <= room,
                 "the block table has room for the step"
@@ -136,30 +169,33 @@ impl Forward for Cpu {
     }
 
     fn allocate_kv(&mut self, blocks: usize, block_size: usize) -> Result<(), Error> {
-        self.cache = KvCache::new(&self.spec, self.dtype, blocks, block_size)?;
+        in_format!(&mut self.memory, memory => {
+            memory.cache = KvCache::new(&self.spec, blocks, block_size)?;
+        });
         Ok(())
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId) {
-        self.cache.copy_block(from, to);
+        in_format!(&mut self.memory, memory => memory.cache.copy_block(from, to));
     }
 
     fn step(&mut self, sequences: &[SequenceStep<'_>], logits: &mut Vec<f32>) -> Result<(), Error> {
         self.check(sequences)?;
         let reading = self.serving.read()?;
-        let pass = Pass {
-            spec: &self.spec,
-            kernels: self.kernels,
-            team: &mut self.team,
-            layers: self.serving.layers(),
-            reading: &reading,
-            cache: &mut self.cache,
-            rotary: &mut self.rotary,
-            work: &mut self.work,
-            sequences,
-            round: self.dtype == Dtype::Bf16,
-        };
-        pass.run(logits);
+        in_format!(&mut self.memory, memory => {
+            let pass = Pass {
+                spec: &self.spec,
+                kernels: self.kernels,
+                team: &mut self.team,
+                layers: self.serving.layers(),
+                reading: &reading,
+                cache: &mut memory.cache,
+                rotary: &mut self.rotary,
+                work: &mut memory.work,
+                sequences,
+            };
+            pass.run(logits);
+        });
         Ok(())
     }
 

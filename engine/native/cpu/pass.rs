@@ -10,9 +10,11 @@ use crate::{
 };
 
 use super::{
-    kernels::{Attend, AttentionShape, GateUp, Kernels, Linear, Linears, RmsNorm, Rotate, Values},
+    kernels::{
+        Attend, AttentionShape, Element, GateUp, Kernels, Linear, Linears, RmsNorm, Rotate, Scratch,
+    },
     kv::KvCache,
-    layers::{Layer, Layers, LinearTensors, values},
+    layers::{Layer, Layers, LinearTensors, numbers},
     rotary::Rotary,
 };
 
@@ -21,25 +23,24 @@ const SMALL: usize = 8 * 1024;
 
 /// Buffers that live from step to step, so that a step allocates nothing once they have grown.
 #[derive(Debug, Default)]
-pub(super) struct Workspace {
+pub(super) struct Workspace<E> {
     tokens: Vec<Token>,
     /// Rows of tokens whose logits are wanted.
     wanted: Vec<usize>,
     /// The residual stream, `[tokens, hidden]`.
     hidden: Vec<f32>,
     /// What a norm made of it.
-    normed: Vec<f32>,
+    normed: Vec<E>,
     /// `[tokens, q + k + v]`
     qkv: Vec<f32>,
     /// `[tokens, q]`
-    attended: Vec<f32>,
+    attended: Vec<E>,
     /// `[tokens, ffn]`
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// Norm weights that are not f32.
-    norms: [Vec<f32>; 2],
-    /// Attention scores, one buffer per thread; never waited for.
-    scores: Vec<Mutex<Vec<f32>>>,
+    gated: Vec<E>,
+    /// One for each thread; never waited for.
+    scratch: Vec<Mutex<Scratch<E>>>,
 }
 
 /// A row of the matrix.
@@ -51,21 +52,19 @@ struct Token {
 }
 
 /// What one pass needs.
-pub(super) struct Pass<'a> {
+pub(super) struct Pass<'a, E> {
     pub(super) spec: &'a ModelSpec,
     pub(super) kernels: Kernels,
     pub(super) team: &'a mut Team,
     pub(super) layers: &'a Layers,
     pub(super) reading: &'a Reading,
-    pub(super) cache: &'a mut KvCache,
+    pub(super) cache: &'a mut KvCache<E>,
     pub(super) rotary: &'a mut Rotary,
-    pub(super) work: &'a mut Workspace,
+    pub(super) work: &'a mut Workspace<E>,
     pub(super) sequences: &'a [SequenceStep<'a>],
-    /// Whether what goes into products is rounded to bf16, as the weights are.
-    pub(super) round: bool,
 }
 
-impl Pass<'_> {
+impl<E: Element> Pass<'_, E> {
     /// Computes the wanted logits.
     pub(super) fn run(mut self, logits: &mut Vec<f32>) {
         self.lay_out();
@@ -78,7 +77,7 @@ impl Pass<'_> {
     }
 
     fn lay_out(&mut self) {
-        let Workspace { tokens, wanted, scores, .. } = self.work;
+        let Workspace { tokens, wanted, scratch, .. } = self.work;
         tokens.clear();
         wanted.clear();
         for (sequence, step) in self.sequences.iter().enumerate() {
@@ -93,23 +92,17 @@ impl Pass<'_> {
                 LogitsWanted::All => wanted.extend(first..tokens.len()),
             }
         }
-        scores.resize_with(self.team.threads(), Mutex::default);
+        scratch.resize_with(self.team.threads(), Default::default);
     }
 
     fn embed(&mut self) {
         let width = self.spec.hidden_size;
         let Workspace { tokens, hidden, .. } = self.work;
         hidden.resize(tokens.len() * width, 0.0);
-        let embedding = values(&self.layers.embedding, self.reading);
+        let embedding = numbers::<E>(&self.layers.embedding, self.reading);
         for (token, row) in tokens.iter().zip(hidden.chunks_exact_mut(width)) {
-            let start = token.id as usize * width;
-            match embedding {
-                Values::F32(numbers) => row.copy_from_slice(&numbers[start..start + width]),
-                Values::Bf16(numbers) => {
-                    let numbers = &numbers[start..start + width];
-                    row.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.to_f32());
-                }
-            }
+            let numbers = &embedding[token.id as usize * width..][..width];
+            row.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.wide());
         }
     }
 
@@ -134,20 +127,20 @@ impl Pass<'_> {
     /// `hidden += down(silu(gate) · up)`, with `gate, up` linear in `norm(hidden)`.
     fn feed_forward(&mut self, layer: &Layer) {
         self.norm(&layer.post_norm);
-        let work = &mut *self.work;
-        for buffer in [&mut work.gate, &mut work.up] {
-            buffer.resize(work.tokens.len() * self.spec.intermediate_size, 0.0);
-        }
+        let Workspace { tokens, normed, gate, up, gated, .. } = &mut *self.work;
+        let size = tokens.len() * self.spec.intermediate_size;
+        gate.resize(size, 0.0);
+        up.resize(size, 0.0);
+        gated.resize(size, E::zeroed());
         let gate_up = GateUp {
-            x: &work.normed,
+            x: normed,
             depth: self.spec.hidden_size,
             gate: layer.gate.view(self.reading),
             up: layer.up.view(self.reading),
-            round: self.round,
         };
-        self.kernels.gate_up(self.team, &gate_up, &mut work.gate, &mut work.up);
+        self.kernels.gate_up(self.team, &gate_up, [gate, up], gated);
         let down = layer.down.view(self.reading);
-        self.add_linear(down, self.spec.intermediate_size, |work| &work.gate);
+        self.add_linear(down, self.spec.intermediate_size, |work| &work.gated);
     }
 
     /// Logits of the wanted rows.
@@ -169,22 +162,22 @@ impl Pass<'_> {
     /// `normed = norm(hidden)`
     fn norm(&mut self, weight: &WeightTensor) {
         let width = self.spec.hidden_size;
-        let Workspace { hidden, normed, norms, .. } = &mut *self.work;
-        normed.resize(hidden.len(), 0.0);
-        let weight = values(weight, self.reading).to_f32(&mut norms[0]);
-        let (eps, round, kernels) = (self.spec.rms_norm_eps as f32, self.round, self.kernels);
+        let Workspace { hidden, normed, .. } = &mut *self.work;
+        normed.resize(hidden.len(), E::zeroed());
+        let weight = numbers::<E>(weight, self.reading);
+        let (eps, kernels) = (self.spec.rms_norm_eps as f32, self.kernels);
         let size = piece(hidden.len(), width, self.team.threads());
         self.team.pieces(normed, size, |_, index, out| {
             let x = &hidden[index * size..][..out.len()];
-            kernels.run(RmsNorm { x, weight, eps, round, out });
+            kernels.run(RmsNorm { x, weight, eps, out });
         });
     }
 
     fn add_linear(
         &mut self,
-        linear: Linear<'_>,
+        linear: Linear<'_, E>,
         depth: usize,
-        x: impl Fn(&Workspace) -> &Vec<f32>,
+        x: impl Fn(&Workspace<E>) -> &Vec<E>,
     ) {
         let mut hidden = std::mem::take(&mut self.work.hidden);
         let layers = Linears { x: x(self.work), depth, layers: &[linear], add: true };
@@ -195,16 +188,12 @@ impl Pass<'_> {
     /// Normalises (where the family does) and rotates q and k.
     fn rotate(&mut self, layer: &Layer) {
         let (q_size, kv_size) = (self.spec.q_size(), self.spec.kv_size());
-        let Workspace { tokens, qkv, norms, .. } = &mut *self.work;
+        let Workspace { tokens, qkv, .. } = &mut *self.work;
         let width = q_size + 2 * kv_size;
-        let [q_scratch, k_scratch] = norms;
         let eps = self.spec.rms_norm_eps as f32;
-        let reading = self.reading;
-        let q_norm =
-            layer.q_norm.as_ref().map(|norm| (values(norm, reading).to_f32(q_scratch), eps));
-        let k_norm =
-            layer.k_norm.as_ref().map(|norm| (values(norm, reading).to_f32(k_scratch), eps));
-        let (kernels, rotary, round) = (self.kernels, &*self.rotary, self.round);
+        let [q_norm, k_norm] = [&layer.q_norm, &layer.k_norm]
+            .map(|weight| weight.as_ref().map(|weight| (numbers::<E>(weight, self.reading), eps)));
+        let (kernels, rotary) = (self.kernels, &*self.rotary);
         let size = piece(qkv.len(), width, self.team.threads());
         self.team.pieces(qkv, size, |_, index, rows| {
             let tokens = &tokens[index * size / width..];
@@ -212,8 +201,8 @@ impl Pass<'_> {
                 let (cos, sin) = rotary.at(token.position);
                 let (q, kv) = row.split_at_mut(q_size);
                 let k = &mut kv[..kv_size];
-                kernels.run(Rotate { heads: q, norm: q_norm, cos, sin, round });
-                kernels.run(Rotate { heads: k, norm: k_norm, cos, sin, round });
+                kernels.run(Rotate { heads: q, norm: q_norm, cos, sin });
+                kernels.run(Rotate { heads: k, norm: k_norm, cos, sin });
             }
         });
     }
@@ -226,7 +215,8 @@ impl Pass<'_> {
         for (token, row) in self.work.tokens.iter().zip(rows) {
             let block = self.sequences[token.sequence].blocks[token.position / block_size];
             let (key, value) = row[q_size..].split_at(kv_size);
-            self.cache.store(index, (block, token.position % block_size), key, value);
+            let at = (block, token.position % block_size);
+            self.cache.store(self.kernels, index, at, [key, value]);
         }
     }
 
@@ -238,23 +228,22 @@ impl Pass<'_> {
             head_dim: spec.head_dim,
             block_size: self.cache.block_size,
             window: spec.sliding_window.unwrap_or(usize::MAX),
-            round: self.round,
         };
-        let Workspace { tokens, qkv, attended, scores, .. } = &mut *self.work;
-        attended.resize(tokens.len() * spec.q_size(), 0.0);
+        let Workspace { tokens, qkv, attended, scratch, .. } = &mut *self.work;
+        attended.resize(tokens.len() * spec.q_size(), E::zeroed());
         let width = spec.q_size() + 2 * spec.kv_size();
         let unit = shape.group * shape.head_dim;
         let units = tokens.len() * shape.kv_heads;
         let per_task = units.div_ceil(8 * self.team.threads());
         let (cached, kernels, sequences) = (self.cache.layer(index), self.kernels, self.sequences);
         self.team.pieces(attended, per_task * unit, |thread, index, out| {
-            let mut scores = scores[thread].lock().expect("no task panics with the lock");
+            let mut scratch = scratch[thread].lock().expect("no task panics with the lock");
             for (offset, out) in out.chunks_exact_mut(unit).enumerate() {
                 let (row, kv_head) = div_rem(index * per_task + offset, shape.kv_heads);
                 let Token { sequence, position, .. } = tokens[row];
                 let queries = &qkv[row * width + kv_head * unit..][..unit];
                 let blocks = sequences[sequence].blocks;
-                let scores = &mut scores;
+                let scratch = &mut scratch;
                 kernels.run(Attend {
                     shape,
                     cached,
@@ -262,7 +251,7 @@ impl Pass<'_> {
                     position,
                     kv_head,
                     queries,
-                    scores,
+                    scratch,
                     out,
                 });
             }

@@ -4,29 +4,35 @@
 //! lane l of a register sums the k that leave the remainder l, then the lanes are added in a fixed tree. That is what
 //! makes the engine batch-invariant.
 
+use std::ops::Range;
+
 use crate::ffi::team::Disjoint;
 
 use super::{
-    Op, Values,
+    Op,
     simd::{Element, Product, Set, Simd, chunks, padded},
 };
 
 /// Columns that are computed for all rows before the next ones: a multiple of every tile's width.
-pub(crate) const COLUMN_BLOCK: usize = 24;
-/// Activations (f32) that stay in the second-level cache while the columns pass by.
-const CACHED_ACTIVATIONS: usize = 48 * 1024;
+pub(crate) const COLUMN_BLOCK: usize = 8;
+/// Bytes of activations that stay in the second-level cache while the columns pass by.
+const CACHED_ACTIVATIONS: usize = 192 * 1024;
+/// Bytes that the processor moves at a time.
+const LINE: usize = 64;
 
 /// A piece of work for one thread: some columns of the product, for all rows.
 pub(crate) struct Gemm<'a, E> {
     /// `[rows, depth]`
-    pub(crate) x: &'a [f32],
+    pub(crate) x: &'a [E],
     /// `[columns, depth]`
     pub(crate) w: &'a [E],
     pub(crate) depth: usize,
     /// One per column.
-    pub(crate) bias: Option<Values<'a>>,
+    pub(crate) bias: Option<&'a [E]>,
     /// Whether the product is added to what is there.
     pub(crate) add: bool,
+    /// Whether `w` comes from memory, where asking for it early pays.
+    pub(crate) far: bool,
     pub(crate) out: Columns<'a>,
 }
 
@@ -51,55 +57,98 @@ impl<E: Element> Op for Gemm<'_, E> {
 
 /// Computes the product block by block.
 #[inline(always)]
-pub(crate) fn multiply<P: Product>(product: P, gemm: &Gemm<'_, P::Weight>) {
+pub(crate) fn multiply<P: Product<Number: Element>>(product: P, gemm: &Gemm<'_, P::Number>) {
     let (rows, columns) = (gemm.x.len() / gemm.depth, gemm.w.len() / gemm.depth);
-    let row_block = (CACHED_ACTIVATIONS / gemm.depth).max(1).next_multiple_of(4);
+    let row_bytes = gemm.depth * size_of::<P::Number>();
+    let row_block = (CACHED_ACTIVATIONS / row_bytes).max(1).next_multiple_of(3);
     for first_row in (0..rows).step_by(row_block) {
         let last_row = (first_row + row_block).min(rows);
         for n in (0..columns).step_by(COLUMN_BLOCK) {
             let block = n..(n + COLUMN_BLOCK).min(columns);
+            let mut ahead = Ahead::none();
+            if gemm.far {
+                ahead = Ahead::of::<P>(gemm, block.end, last_row - first_row);
+            }
             let mut m = first_row;
             while m < last_row {
-                m += strip(product, gemm, m, last_row, block.clone());
+                m += strip(product, gemm, m, last_row, block.clone(), &mut ahead);
             }
+        }
+    }
+}
+
+/// The weights of the next block, fetched from memory bit by bit while this block is computed. The hardware's own
+/// prefetcher loses its way between the rows.
+struct Ahead {
+    next: *const u8,
+    end: *const u8,
+    /// Lines to ask for in each step along the depth.
+    lines: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn none() -> Self {
+        Self { next: std::ptr::null(), end: std::ptr::null(), lines: 0 }
+    }
+
+    /// Spreads the block from `column` on over all steps of the block before it.
+    #[inline(always)]
+    fn of<P: Product>(gemm: &Gemm<'_, P::Number>, column: usize, rows: usize) -> Self {
+        let bytes = COLUMN_BLOCK * gemm.depth * size_of::<P::Number>();
+        // Where these weights end, those that are needed next often start.
+        let next: *const u8 = gemm.w.as_ptr().wrapping_add(column * gemm.depth).cast();
+        let tiles = rows.div_ceil(3) * if P::Simd::MANY_REGISTERS || rows == 1 { 1 } else { 2 };
+        let steps = tiles * (gemm.depth * size_of::<P::Number>()).div_ceil(size_of::<P::Chunk>());
+        Self { next, end: next.wrapping_add(bytes), lines: bytes.div_ceil(LINE).div_ceil(steps) }
+    }
+
+    #[inline(always)]
+    fn fetch<S: Simd>(&mut self, simd: S) {
+        for _ in 0..self.lines {
+            simd.prefetch(self.next);
+            self.next = self.next.wrapping_add(LINE);
+        }
+        if self.next >= self.end {
+            self.lines = 0;
         }
     }
 }
 
 /// Computes as many rows as registers allow, and says how many.
 #[inline(always)]
-fn strip<P: Product>(
+fn strip<P: Product<Number: Element>>(
     product: P,
-    gemm: &Gemm<'_, P::Weight>,
+    gemm: &Gemm<'_, P::Number>,
     m: usize,
     last_row: usize,
-    block: std::ops::Range<usize>,
+    block: Range<usize>,
+    ahead: &mut Ahead,
 ) -> usize {
     match (last_row - m, P::Simd::MANY_REGISTERS) {
-        (1, _) => tiles::<P, 1, 8>(product, gemm, m, block),
-        (2, false) => tiles::<P, 2, 4>(product, gemm, m, block),
-        (2, true) => tiles::<P, 2, 8>(product, gemm, m, block),
-        (3, false) => tiles::<P, 3, 3>(product, gemm, m, block),
-        (3, true) => tiles::<P, 3, 6>(product, gemm, m, block),
-        (_, false) => tiles::<P, 4, 3>(product, gemm, m, block),
-        (_, true) => tiles::<P, 4, 6>(product, gemm, m, block),
+        (1, _) => tiles::<P, 1, 8>(product, gemm, m, block, ahead),
+        (2 | 4, true) => tiles::<P, 2, 8>(product, gemm, m, block, ahead),
+        (2 | 4, false) => tiles::<P, 2, 4>(product, gemm, m, block, ahead),
+        (_, true) => tiles::<P, 3, 8>(product, gemm, m, block, ahead),
+        (_, false) => tiles::<P, 3, 4>(product, gemm, m, block, ahead),
     }
 }
 
 #[inline(always)]
-fn tiles<P: Product, const R: usize, const C: usize>(
+fn tiles<P: Product<Number: Element>, const R: usize, const C: usize>(
     product: P,
-    gemm: &Gemm<'_, P::Weight>,
+    gemm: &Gemm<'_, P::Number>,
     m: usize,
-    block: std::ops::Range<usize>,
+    block: Range<usize>,
+    ahead: &mut Ahead,
 ) -> usize {
     let mut n = block.start;
     while n + C <= block.end {
-        tile::<P, R, C>(product, gemm, m, n);
+        tile::<P, R, C>(product, gemm, m, n, ahead);
         n += C;
     }
     while n < block.end {
-        tile::<P, R, 1>(product, gemm, m, n);
+        tile::<P, R, 1>(product, gemm, m, n, ahead);
         n += 1;
     }
     R
@@ -107,46 +156,52 @@ fn tiles<P: Product, const R: usize, const C: usize>(
 
 /// Computes `R` rows by `C` columns and puts them where they belong.
 #[inline(always)]
-fn tile<P: Product, const R: usize, const C: usize>(
+fn tile<P: Product<Number: Element>, const R: usize, const C: usize>(
     product: P,
-    gemm: &Gemm<'_, P::Weight>,
+    gemm: &Gemm<'_, P::Number>,
     m: usize,
     n: usize,
+    ahead: &mut Ahead,
 ) {
     let depth = gemm.depth;
-    let mut x: [&[f32]; R] = [&[]; R];
-    let mut w: [&[P::Weight]; C] = [&[]; C];
+    let mut x: [&[P::Number]; R] = [&[]; R];
+    let mut w: [&[P::Number]; C] = [&[]; C];
     for (i, x) in x.iter_mut().enumerate() {
         *x = &gemm.x[(m + i) * depth..][..depth];
     }
     for (j, w) in w.iter_mut().enumerate() {
         *w = &gemm.w[(n + j) * depth..][..depth];
     }
-    let sums = dots(product, x, w);
+    let mut bias = [0.0; C];
+    if let Some(numbers) = gemm.bias {
+        bias = std::array::from_fn(|j| numbers[n + j].wide());
+    }
+    let sums = dots(product, x, w, ahead);
     for (i, sums) in sums.iter().enumerate() {
         let start = (m + i) * gemm.out.stride + gemm.out.first + n;
         // SAFETY: these columns are this thread's alone, as whoever made the `Columns` promised.
         let out = unsafe { gemm.out.matrix.part(start..start + C) };
-        for (j, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-            let sum = gemm.bias.map_or(sum, |bias| sum + bias.get(n + j));
-            *out = if gemm.add { *out + sum } else { sum };
+        for ((out, &sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+            let before = if gemm.add { *out } else { 0.0 };
+            *out = before + (sum + bias);
         }
     }
 }
 
 /// Returns the dot products of each `x` with each `w`; all are equally long.
 #[inline(always)]
-pub(crate) fn dots<P: Product, const R: usize, const C: usize>(
+fn dots<P: Product, const R: usize, const C: usize>(
     product: P,
-    x: [&[f32]; R],
-    w: [&[P::Weight]; C],
+    x: [&[P::Number]; R],
+    w: [&[P::Number]; C],
+    ahead: &mut Ahead,
 ) -> [[f32; C]; R] {
     let simd = product.simd();
     let mut sums = [[simd.splat(0.0); C]; R];
-    let steps = chunks::<f32, P::XChunk>(x[0]).len();
+    let steps = chunks::<P::Number, P::Chunk>(x[0]).len();
     // Cut to the same length, so that the loop needs no bounds checks.
-    let mut xs: [&[P::XChunk]; R] = [&[]; R];
-    let mut ws: [&[P::WChunk]; C] = [&[]; C];
+    let mut xs: [&[P::Chunk]; R] = [&[]; R];
+    let mut ws: [&[P::Chunk]; C] = [&[]; C];
     for i in 0..R {
         xs[i] = &chunks(x[i])[..steps];
     }
@@ -154,46 +209,27 @@ pub(crate) fn dots<P: Product, const R: usize, const C: usize>(
         ws[j] = &chunks(w[j])[..steps];
     }
     for k in 0..steps {
-        // The side with fewer vectors stays in registers, the other passes by: beside the sums there is no room for
-        // both.
-        if R <= C {
-            let mut held = [product.x(&xs[0][k]); R];
-            for i in 1..R {
-                held[i] = product.x(&xs[i][k]);
-            }
-            for j in 0..C {
-                let passing = product.w(&ws[j][k]);
-                for i in 0..R {
-                    sums[i][j] = product.mul_add(held[i], passing, sums[i][j]);
-                }
-            }
-        } else {
-            let mut held = [product.w(&ws[0][k]); C];
-            for j in 1..C {
-                held[j] = product.w(&ws[j][k]);
-            }
+        ahead.fetch(simd);
+        // The rows stay in registers while the columns pass by: beside the sums there is no room for both.
+        let mut held = [product.load(&xs[0][k]); R];
+        for i in 1..R {
+            held[i] = product.load(&xs[i][k]);
+        }
+        for j in 0..C {
+            let passing = product.load(&ws[j][k]);
             for i in 0..R {
-                let passing = product.x(&xs[i][k]);
-                for j in 0..C {
-                    sums[i][j] = product.mul_add(passing, held[j], sums[i][j]);
-                }
+                sums[i][j] = product.mul_add(held[i], passing, sums[i][j]);
             }
         }
     }
     for i in 0..R {
         let Some(rest) = padded(x[i]) else { break };
-        let rest = product.x(&rest);
+        let rest = product.load(&rest);
         for j in 0..C {
             // As long as `x`, so there is a rest here too.
             let Some(weights) = padded(w[j]) else { break };
-            sums[i][j] = product.mul_add(rest, product.w(&weights), sums[i][j]);
+            sums[i][j] = product.mul_add(rest, product.load(&weights), sums[i][j]);
         }
     }
-    let mut totals = [[0.0; C]; R];
-    for i in 0..R {
-        for j in 0..C {
-            totals[i][j] = simd.sum(sums[i][j]);
-        }
-    }
-    totals
+    sums.map(|sums| simd.sums(sums))
 }

@@ -2,63 +2,51 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use crate::ffi::team::{Disjoint, Team};
 
 use super::{
-    Kernels, Values,
+    Kernels,
     gemm::{COLUMN_BLOCK, Columns, Gemm},
     pointwise::SiluMul,
+    simd::Element,
 };
 
 /// A weight matrix `[out, in]`, and a bias where there is one.
 #[derive(Clone, Copy)]
-pub(crate) struct Linear<'a> {
-    pub(crate) weight: Values<'a>,
-    pub(crate) bias: Option<Values<'a>>,
+pub(crate) struct Linear<'a, E> {
+    pub(crate) weight: &'a [E],
+    pub(crate) bias: Option<&'a [E]>,
 }
 
 /// Linear layers of the same input, whose outputs lie side by side: `y = [x W₁ᵀ + b₁, x W₂ᵀ + b₂, ...]`.
-pub(crate) struct Linears<'a> {
+pub(crate) struct Linears<'a, E> {
     /// `[rows, depth]`
-    pub(crate) x: &'a [f32],
+    pub(crate) x: &'a [E],
     pub(crate) depth: usize,
-    pub(crate) layers: &'a [Linear<'a>],
+    pub(crate) layers: &'a [Linear<'a, E>],
     /// Whether the result is added to what is there.
     pub(crate) add: bool,
 }
 
 /// The first half of a gated feed-forward layer: `silu(x Gᵀ) · (x Uᵀ)`.
-pub(crate) struct GateUp<'a> {
+pub(crate) struct GateUp<'a, E> {
     /// `[rows, depth]`
-    pub(crate) x: &'a [f32],
+    pub(crate) x: &'a [E],
     pub(crate) depth: usize,
-    pub(crate) gate: Linear<'a>,
-    pub(crate) up: Linear<'a>,
-    /// Whether to round to bf16.
-    pub(crate) round: bool,
+    pub(crate) gate: Linear<'a, E>,
+    pub(crate) up: Linear<'a, E>,
 }
 
-impl Values<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(numbers) => numbers.len(),
-            Self::Bf16(numbers) => numbers.len(),
-        }
-    }
-
-    fn part(&self, range: Range<usize>) -> Self {
-        match self {
-            Self::F32(numbers) => Self::F32(&numbers[range]),
-            Self::Bf16(numbers) => Self::Bf16(&numbers[range]),
-        }
-    }
-}
-
-impl Linear<'_> {
+impl<'a, E> Linear<'a, E> {
     fn outputs(&self, depth: usize) -> usize {
         self.weight.len() / depth
+    }
+
+    fn part(&self, depth: usize, columns: Range<usize>) -> Self {
+        Self {
+            weight: &self.weight[columns.start * depth..columns.end * depth],
+            bias: self.bias.map(|bias| &bias[columns]),
+        }
     }
 }
 
@@ -89,8 +77,13 @@ fn slices(outputs: impl Iterator<Item = usize> + Clone, threads: usize) -> Vec<S
 
 impl Kernels {
     /// Computes linear layers side by side; `out` is `[rows, all their outputs]`.
-    pub(crate) fn linears(self, team: &mut Team, layers: &Linears<'_>, out: &mut [f32]) {
-        let depth = layers.depth;
+    pub(crate) fn linears<E: Element>(
+        self,
+        team: &mut Team,
+        layers: &Linears<'_, E>,
+        out: &mut [f32],
+    ) {
+        let (x, depth, add) = (layers.x, layers.depth, layers.add);
         let outputs = layers.layers.iter().map(|layer| layer.outputs(depth));
         let stride = outputs.clone().sum();
         let slices = slices(outputs, team.threads());
@@ -99,58 +92,40 @@ impl Kernels {
             let Slice { layer, columns, first } = &slices[index];
             // Slices do not overlap and each is one task's: this is what `Columns` asks for.
             let out = Columns { matrix, stride, first: first + columns.start };
-            self.multiply(
-                layers.x,
-                depth,
-                layers.layers[*layer],
-                columns.clone(),
-                (out, layers.add),
-            );
+            let Linear { weight: w, bias } = layers.layers[*layer].part(depth, columns.clone());
+            self.run(Gemm { x, w, depth, bias, add, far: true, out });
         });
     }
 
-    /// Computes the gated product; `gate` and `up` are `[rows, outputs]`, the result is in `gate`.
-    pub(crate) fn gate_up(
+    /// Computes the gated product; `gate`, `up` and `out` are `[rows, outputs]`, the first two for passing results.
+    pub(crate) fn gate_up<E: Element>(
         self,
         team: &mut Team,
-        layer: &GateUp<'_>,
-        gate: &mut [f32],
-        up: &mut [f32],
+        layer: &GateUp<'_, E>,
+        [gate, up]: [&mut [f32]; 2],
+        out: &mut [E],
     ) {
         let (x, depth) = (layer.x, layer.depth);
         let outputs = layer.gate.outputs(depth);
         let slices = slices(std::iter::once(outputs), team.threads());
-        let (gates, ups) = (&Disjoint::new(gate), &Disjoint::new(up));
+        let (gates, ups, outs) = (&Disjoint::new(gate), &Disjoint::new(up), &Disjoint::new(out));
         team.run(slices.len(), &|_, index| {
             let columns = &slices[index].columns;
-            let target =
-                |matrix| (Columns { matrix, stride: outputs, first: columns.start }, false);
-            self.multiply(x, depth, layer.gate, columns.clone(), target(gates));
-            self.multiply(x, depth, layer.up, columns.clone(), target(ups));
+            for (linear, matrix) in [(layer.gate, gates), (layer.up, ups)] {
+                let out = Columns { matrix, stride: outputs, first: columns.start };
+                let Linear { weight: w, bias } = linear.part(depth, columns.clone());
+                self.run(Gemm { x, w, depth, bias, add: false, far: true, out });
+            }
             for row in 0..x.len() / depth {
                 let part = row * outputs + columns.start..row * outputs + columns.end;
                 // SAFETY: these columns are this task's alone, and the product above is done with them.
                 let gate = unsafe { gates.part(part.clone()) };
                 // SAFETY: as above.
-                let up = unsafe { ups.part(part) };
-                self.run(SiluMul { gate, up, round: layer.round });
+                let up = unsafe { ups.part(part.clone()) };
+                // SAFETY: as above; nobody else writes here.
+                let out = unsafe { outs.part(part) };
+                self.run(SiluMul { gate, up, out });
             }
         });
-    }
-
-    /// Computes some columns of one layer.
-    fn multiply(
-        self,
-        x: &[f32],
-        depth: usize,
-        layer: Linear<'_>,
-        columns: Range<usize>,
-        (out, add): (Columns<'_>, bool),
-    ) {
-        let bias = layer.bias.map(|bias| bias.part(columns.clone()));
-        match layer.weight.part(columns.start * depth..columns.end * depth) {
-            Values::F32(w) => self.run(Gemm::<f32> { x, w, depth, bias, add, out }),
-            Values::Bf16(w) => self.run(Gemm::<bf16> { x, w, depth, bias, add, out }),
-        }
     }
 }

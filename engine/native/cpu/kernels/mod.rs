@@ -16,12 +16,12 @@ mod simd;
 #[cfg(test)]
 mod tests;
 
-use half::bf16;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use attention::{Attend, AttentionShape, Cached};
+pub(crate) use attention::{Attend, AttentionShape, Cached, Scratch};
 pub(crate) use linear::{GateUp, Linear, Linears};
-pub(crate) use pointwise::{RmsNorm, Rotate};
+pub(crate) use pointwise::{Narrow, RmsNorm, Rotate};
+pub(crate) use simd::Element;
 use simd::Set;
 
 /// Which instruction set the kernels use.
@@ -37,35 +37,6 @@ pub enum KernelChoice {
     Avx2,
     /// AVX-512 F; with bf16 dot products where the processor has them.
     Avx512,
-}
-
-/// Numbers of a weight or of the KV cache, in their own format.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Values<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-}
-
-impl<'a> Values<'a> {
-    #[inline(always)]
-    pub(crate) fn get(self, index: usize) -> f32 {
-        match self {
-            Self::F32(numbers) => numbers[index],
-            Self::Bf16(numbers) => numbers[index].to_f32(),
-        }
-    }
-
-    /// Returns the numbers as f32, by way of `scratch` where they are not.
-    pub(crate) fn to_f32(self, scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        match self {
-            Self::F32(numbers) => numbers,
-            Self::Bf16(numbers) => {
-                scratch.clear();
-                scratch.extend(numbers.iter().map(|x| x.to_f32()));
-                scratch
-            }
-        }
-    }
 }
 
 /// A kernel with its arguments. `run` must be `#[inline(always)]`, so that it is compiled for each set.

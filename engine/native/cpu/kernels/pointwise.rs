@@ -2,7 +2,7 @@
 
 use super::{
     Op,
-    simd::{Set, Simd, chunks, chunks_mut, padded, unpad},
+    simd::{Element, Set, Simd, chunks, chunks_mut, narrow, padded, unpad},
 };
 
 /// Returns `e^x`, to about two units in the last place; x is first clamped to what f32 can hold.
@@ -26,17 +26,15 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 }
 
 /// `y = x / rms(x) · weight`, `rms(x) = sqrt(mean(x²) + eps)` (Zhang and Sennrich, 2019), row by row.
-pub(crate) struct RmsNorm<'a> {
+pub(crate) struct RmsNorm<'a, E> {
     /// `[rows, weight.len()]`
     pub(crate) x: &'a [f32],
-    pub(crate) weight: &'a [f32],
+    pub(crate) weight: &'a [E],
     pub(crate) eps: f32,
-    /// Whether to round to bf16.
-    pub(crate) round: bool,
-    pub(crate) out: &'a mut [f32],
+    pub(crate) out: &'a mut [E],
 }
 
-impl Op for RmsNorm<'_> {
+impl<E: Element> Op for RmsNorm<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -46,11 +44,8 @@ impl Op for RmsNorm<'_> {
             let mean = sum_of_squares(set.simd(), x) / width as f32;
             let scale = 1.0 / (mean + self.eps).sqrt();
             for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
-                *out = x * scale * weight;
+                *out = E::of(x * scale * weight.wide());
             }
-        }
-        if self.round {
-            round_to_bf16(self.out);
         }
     }
 }
@@ -72,19 +67,17 @@ fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
 /// Normalises (where there is a weight) and rotates heads in place: what happens to q and k before attention.
 ///
 /// The rotation takes dimensions i and i + head_dim / 2 as a pair (Su et al., 2021; the layout of Hugging Face).
-pub(crate) struct Rotate<'a> {
+pub(crate) struct Rotate<'a, E> {
     /// Heads of one token, one after the other.
     pub(crate) heads: &'a mut [f32],
     /// RMSNorm weight of a head, with its epsilon.
-    pub(crate) norm: Option<(&'a [f32], f32)>,
+    pub(crate) norm: Option<(&'a [E], f32)>,
     /// Cosines and sines of the token's position, `head_dim / 2` of each.
     pub(crate) cos: &'a [f32],
     pub(crate) sin: &'a [f32],
-    /// Whether to round to bf16.
-    pub(crate) round: bool,
 }
 
-impl Op for Rotate<'_> {
+impl<E: Element> Op for Rotate<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -95,7 +88,7 @@ impl Op for Rotate<'_> {
                 let mean = sum_of_squares(set.simd(), head) / weight.len() as f32;
                 let scale = 1.0 / (mean + eps).sqrt();
                 for (x, weight) in head.iter_mut().zip(weight) {
-                    *x = *x * scale * weight;
+                    *x = *x * scale * weight.wide();
                 }
             }
             let (first, second) = head.split_at_mut(half);
@@ -104,21 +97,32 @@ impl Op for Rotate<'_> {
                 (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
             }
         }
-        if self.round {
-            round_to_bf16(self.heads);
-        }
     }
 }
 
-/// `gate = silu(gate) · up`, `silu(x) = x / (1 + e^-x)` (Shazeer, 2020).
-pub(crate) struct SiluMul<'a> {
-    pub(crate) gate: &'a mut [f32],
-    pub(crate) up: &'a [f32],
-    /// Whether to round to bf16.
-    pub(crate) round: bool,
+/// Writes numbers in the model's format; both slices are equally long.
+pub(crate) struct Narrow<'a, E> {
+    pub(crate) from: &'a [f32],
+    pub(crate) to: &'a mut [E],
 }
 
-impl Op for SiluMul<'_> {
+impl<E: Element> Op for Narrow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Set>(self, _: K) {
+        narrow(self.from, self.to);
+    }
+}
+
+/// `out = silu(gate) · up`, `silu(x) = x / (1 + e^-x)` (Shazeer, 2020); `gate` keeps the product before it is rounded.
+pub(crate) struct SiluMul<'a, E> {
+    pub(crate) gate: &'a mut [f32],
+    pub(crate) up: &'a [f32],
+    pub(crate) out: &'a mut [E],
+}
+
+impl<E: Element> Op for SiluMul<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -133,9 +137,7 @@ impl Op for SiluMul<'_> {
             silu_mul(simd, &mut gate, &up);
             unpad(&gate, self.gate);
         }
-        if self.round {
-            round_to_bf16(self.gate);
-        }
+        narrow(self.gate, self.out);
     }
 }
 
@@ -146,16 +148,6 @@ fn silu_mul<S: Simd>(simd: S, gate: &mut S::Chunk, up: &S::Chunk) {
     let x = simd.load(gate);
     let denominator = simd.add(simd.splat(1.0), exp(simd, simd.mul(x, simd.splat(-1.0))));
     simd.store(simd.mul(simd.div(x, denominator), simd.load(up)), gate);
-}
-
-/// Rounds to the nearest bf16, ties to even, and stays in f32.
-#[inline(always)]
-pub(crate) fn round_to_bf16(numbers: &mut [f32]) {
-    for x in numbers {
-        let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        *x = f32::from_bits(rounded & 0xffff_0000);
-    }
 }
 
 /// Turns scores into weights: `p_j = e^(scale·s_j - max)`, in place; returns `1 / Σ p_j`.

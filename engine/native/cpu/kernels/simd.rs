@@ -3,8 +3,10 @@
 //! Kernels are written once, over these traits, and compiled once per instruction set. A value of a set's type is the
 //! proof that the processor has its instructions: only `detect` makes one.
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use half::bf16;
+
+use crate::rollout::Dtype;
 
 /// Vectors of f32 lanes.
 pub(crate) trait Simd: Copy + Send + Sync {
@@ -38,60 +40,85 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn scale_by_power(self, x: Self::Vector, n: Self::Vector) -> Self::Vector;
     /// The sum of the lanes, in one fixed order.
     fn sum(self, x: Self::Vector) -> f32;
+    /// The sum of each one's lanes, in the order of `sum`.
+    #[inline(always)]
+    fn sums<const N: usize>(self, x: [Self::Vector; N]) -> [f32; N] {
+        x.map(|x| self.sum(x))
+    }
     /// The largest lane.
     fn largest(self, x: Self::Vector) -> f32;
+    /// Asks for a line of memory to be brought near; any address will do.
+    #[inline(always)]
+    fn prefetch(self, _line: *const u8) {}
 }
 
-/// An instruction set: its vectors, and how it multiplies with bf16 weights.
+/// An instruction set: its vectors, and how it multiplies bf16 numbers.
 pub(crate) trait Set: Copy + Send + Sync {
     /// Its vectors.
     type Simd: Simd;
-    /// How it multiplies with bf16 weights.
-    type Bf16: Product<Simd = Self::Simd, Weight = bf16>;
+    /// How it multiplies bf16 numbers.
+    type Bf16: Product<Simd = Self::Simd, Number = bf16>;
 
     fn simd(self) -> Self::Simd;
     fn bf16(self) -> Self::Bf16;
 }
 
-/// Sums of products of f32 activations with weights, some lanes at a time.
+/// Sums of products of activations with weights, some lanes at a time.
 pub(crate) trait Product: Copy {
     type Simd: Simd;
-    /// A weight in memory.
-    type Weight: Pod;
-    /// Activations of one step, in memory and in registers.
-    type XChunk: Pod;
-    type X: Copy;
-    /// Weights of one step, in memory and in registers.
-    type WChunk: Pod;
-    type W: Copy;
+    /// An activation or a weight in memory.
+    type Number: Pod;
+    /// As many as one step takes, in memory and in a register.
+    type Chunk: Pod;
+    type Operand: Copy;
 
     fn simd(self) -> Self::Simd;
-    fn x(self, from: &Self::XChunk) -> Self::X;
-    fn w(self, from: &Self::WChunk) -> Self::W;
-    fn mul_add(self, x: Self::X, w: Self::W, sum: Vector<Self>) -> Vector<Self>;
+    fn load(self, from: &Self::Chunk) -> Self::Operand;
+    fn mul_add(self, x: Self::Operand, w: Self::Operand, sum: Vector<Self>) -> Vector<Self>;
 }
 
 /// The register of a product's sums.
 pub(crate) type Vector<P> = <<P as Product>::Simd as Simd>::Vector;
 
-/// A number format that kernels read.
-pub(crate) trait Element: Pod + Send + Sync {
+/// The number format of a model: its weights, its cache, and whatever goes into a product with them.
+pub(crate) trait Element: Pod + Default + Send + Sync + std::fmt::Debug {
+    const DTYPE: Dtype;
     /// As many numbers in memory as a register has lanes.
     type Chunk<S: Simd>: Pod;
-    /// How a set multiplies with it.
-    type Product<K: Set>: Product<Simd = K::Simd, Weight = Self>;
+    /// How a set multiplies it.
+    type Product<K: Set>: Product<Simd = K::Simd, Number = Self>;
 
+    /// The nearest number, ties to even.
+    fn of(x: f32) -> Self;
+    fn wide(self) -> f32;
     fn load<S: Simd>(simd: S, from: &Self::Chunk<S>) -> S::Vector;
+    fn store<S: Simd>(simd: S, x: S::Vector, to: &mut Self::Chunk<S>);
     fn product<K: Set>(set: K) -> Self::Product<K>;
 }
 
 impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
     type Chunk<S: Simd> = S::Chunk;
     type Product<K: Set> = Plain<K::Simd>;
 
     #[inline(always)]
+    fn of(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
     fn load<S: Simd>(simd: S, from: &S::Chunk) -> S::Vector {
         simd.load(from)
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, x: S::Vector, to: &mut S::Chunk) {
+        simd.store(x, to);
     }
 
     #[inline(always)]
@@ -101,12 +128,33 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
     type Chunk<S: Simd> = S::HalfChunk;
     type Product<K: Set> = K::Bf16;
+
+    /// As `bf16::from_f32`, but for what is not a number, and without its branch.
+    #[inline(always)]
+    fn of(x: f32) -> bf16 {
+        let bits = x.to_bits();
+        bf16::from_bits((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
 
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &S::HalfChunk) -> S::Vector {
         simd.widen(from)
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, x: S::Vector, to: &mut S::HalfChunk) {
+        let mut wide = S::Chunk::zeroed();
+        simd.store(x, &mut wide);
+        let to: &mut [bf16] = bytemuck::cast_slice_mut(std::slice::from_mut(to));
+        narrow(bytemuck::cast_slice(std::slice::from_ref(&wide)), to);
     }
 
     #[inline(always)]
@@ -115,17 +163,21 @@ impl Element for bf16 {
     }
 }
 
+/// Writes numbers in another format; both slices are equally long.
+#[inline(always)]
+pub(crate) fn narrow<E: Element>(from: &[f32], to: &mut [E]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = E::of(*from));
+}
+
 /// f32 by f32.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<S>(S);
 
 impl<S: Simd> Product for Plain<S> {
     type Simd = S;
-    type Weight = f32;
-    type XChunk = S::Chunk;
-    type X = S::Vector;
-    type WChunk = S::Chunk;
-    type W = S::Vector;
+    type Number = f32;
+    type Chunk = S::Chunk;
+    type Operand = S::Vector;
 
     #[inline(always)]
     fn simd(self) -> S {
@@ -133,12 +185,7 @@ impl<S: Simd> Product for Plain<S> {
     }
 
     #[inline(always)]
-    fn x(self, from: &S::Chunk) -> S::Vector {
-        self.0.load(from)
-    }
-
-    #[inline(always)]
-    fn w(self, from: &S::Chunk) -> S::Vector {
+    fn load(self, from: &S::Chunk) -> S::Vector {
         self.0.load(from)
     }
 
@@ -148,17 +195,15 @@ impl<S: Simd> Product for Plain<S> {
     }
 }
 
-/// f32 by bf16, which is widened on the way in.
+/// bf16 by bf16, which are widened on the way in.
 #[derive(Clone, Copy)]
 pub(crate) struct Widened<S>(pub(crate) S);
 
 impl<S: Simd> Product for Widened<S> {
     type Simd = S;
-    type Weight = bf16;
-    type XChunk = S::Chunk;
-    type X = S::Vector;
-    type WChunk = S::HalfChunk;
-    type W = S::Vector;
+    type Number = bf16;
+    type Chunk = S::HalfChunk;
+    type Operand = S::Vector;
 
     #[inline(always)]
     fn simd(self) -> S {
@@ -166,12 +211,7 @@ impl<S: Simd> Product for Widened<S> {
     }
 
     #[inline(always)]
-    fn x(self, from: &S::Chunk) -> S::Vector {
-        self.0.load(from)
-    }
-
-    #[inline(always)]
-    fn w(self, from: &S::HalfChunk) -> S::Vector {
+    fn load(self, from: &S::HalfChunk) -> S::Vector {
         self.0.widen(from)
     }
 
@@ -212,10 +252,10 @@ pub(crate) fn padded<E: Pod, C: Pod>(numbers: &[E]) -> Option<C> {
 
 /// Puts the first numbers of a chunk after the last whole chunk of `numbers`: the way back from [`padded`].
 #[inline(always)]
-pub(crate) fn unpad<C: Pod>(chunk: &C, numbers: &mut [f32]) {
-    let per_chunk = size_of::<C>() / size_of::<f32>();
+pub(crate) fn unpad<E: Pod, C: Pod>(chunk: &C, numbers: &mut [E]) {
+    let per_chunk = size_of::<C>() / size_of::<E>();
     let start = numbers.len() / per_chunk * per_chunk;
     let rest = &mut numbers[start..];
-    let floats: &[f32] = bytemuck::cast_slice(bytemuck::bytes_of(chunk));
-    rest.copy_from_slice(&floats[..rest.len()]);
+    let all: &[E] = bytemuck::cast_slice(std::slice::from_ref(chunk));
+    rest.copy_from_slice(&all[..rest.len()]);
 }

@@ -45,21 +45,55 @@ fn linear_layers_agree_with_f64_to_1e_6_of_their_magnitude_on_awkward_shapes() {
     {
         let (x, w) = (random(rows * depth, 1), random(outputs * depth, 2));
         let bias = random(outputs, 3);
-        let halves: Vec<bf16> = w.iter().map(|x| bf16::from_f32(*x)).collect();
         let expected = expected(&x, &w, &bias, depth);
+        let shape = (rows, depth, outputs);
         for set in sets() {
-            for weight in [Values::F32(&w), Values::Bf16(&halves)] {
-                let layers = [Linear { weight, bias: Some(Values::F32(&bias)) }];
-                let mut out = vec![0.5; rows * outputs];
-                let linears = Linears { x: &x, depth, layers: &layers, add: true };
-                set.linears(&mut team, &linears, &mut out);
-                for (out, (sum, magnitude)) in out.iter().zip(&expected) {
-                    let off = (f64::from(*out) - 0.5 - sum).abs() / magnitude;
-                    assert!(off < 1e-6, "{} {rows}x{depth}x{outputs}: {off:e}", set.name());
-                }
-            }
+            linear::<f32>(set, &mut team, shape, [&x, &w, &bias], &expected);
+            linear::<bf16>(set, &mut team, shape, [&x, &w, &bias], &expected);
         }
     }
+}
+
+/// Adds a linear layer to 0.5 and compares.
+fn linear<E: Element>(
+    set: Kernels,
+    team: &mut Team,
+    (rows, depth, outputs): (usize, usize, usize),
+    numbers: [&[f32]; 3],
+    expected: &[(f64, f64)],
+) {
+    let [x, weight, bias] =
+        numbers.map(|numbers| numbers.iter().map(|x| E::of(*x)).collect::<Vec<_>>());
+    let layers = [Linear { weight: &weight, bias: Some(&bias) }];
+    let mut out = vec![0.5; rows * outputs];
+    let linears = Linears { x: &x, depth, layers: &layers, add: true };
+    set.linears(team, &linears, &mut out);
+    for (out, (sum, magnitude)) in out.iter().zip(expected) {
+        let off = (f64::from(*out) - 0.5 - sum).abs() / magnitude;
+        assert!(off < 1e-6, "{} {rows}x{depth}x{outputs}: {off:e}", set.name());
+    }
+}
+
+struct Sums<'a>(&'a [f32; 9 * 16]);
+
+impl Op for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Set>(self, set: K) {
+        let simd = set.simd();
+        let chunks = chunks::<f32, <K::Simd as Simd>::Chunk>(self.0);
+        let vectors: [_; 9] = std::array::from_fn(|i| simd.load(&chunks[i]));
+        let one_by_one = vectors.map(|vector| simd.sum(vector));
+        assert_eq!(simd.sums(vectors).map(f32::to_bits), one_by_one.map(f32::to_bits));
+    }
+}
+
+#[test]
+fn sums_of_many_registers_have_the_bits_of_each_ones_sum() {
+    let numbers: [f32; 9 * 16] = random(9 * 16, 4).try_into().unwrap();
+    let numbers = numbers.map(|x| x / 3.0);
+    sets().into_iter().for_each(|set| set.run(Sums(&numbers)));
 }
 
 struct Exp<'a>(&'a mut [f32]);
@@ -101,9 +135,10 @@ fn exponentials_agree_with_f64_to_3e_7_and_pass_on_what_is_not_a_number() {
 fn rounding_to_bf16_is_that_of_the_half_crate() {
     let mut numbers: Vec<f32> = (0..60_000u32).map(|i| f32::from_bits(i * 71_567)).collect();
     numbers.retain(|x| !x.is_nan());
-    let expected: Vec<f32> = numbers.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
-    pointwise::round_to_bf16(&mut numbers);
-    assert_eq!(numbers, expected);
+    for x in numbers {
+        assert_eq!(<bf16 as Element>::of(x), bf16::from_f32(x), "{x:e}");
+        assert_eq!(bf16::from_f32(x).wide(), bf16::from_f32(x).to_f32(), "{x:e}");
+    }
 }
 
 #[test]
