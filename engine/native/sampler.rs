@@ -3,13 +3,17 @@
 //! The order is that of transformers' `generate`: repetition penalty, forbidden ids, temperature, top-k, top-p, min-p.
 //! (vLLM applies min-p before top-k and top-p, which differs where both are used.)
 
+mod softmax;
 #[cfg(test)]
 mod tests;
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::cpu::Kernels;
 use crate::{engine::SamplingParams, rollout::PromptId};
+
+use softmax::{BLOCK, LogSoftmax, MostLikely, Weigh};
 
 /// What a random number is for. Equal keys give equal numbers, whatever was drawn before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,57 +71,80 @@ pub(super) struct Drawn {
 /// Buffers of one sampling thread, kept between draws.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
-    /// Logits after penalty and prohibition.
+    kernels: Kernels,
+    /// Logits after penalty and prohibition, where there is either.
     logits: Vec<f32>,
     /// `exp((logit - max) / temperature)` of each id.
     weights: Vec<f32>,
+    /// Their sums, [`BLOCK`] by [`BLOCK`].
+    sums: Vec<f64>,
     /// Ids that are left, where some were cut off.
     kept: Vec<u32>,
     /// Marks ids already penalised.
     seen: Vec<bool>,
 }
 
-/// Ids whose weights are summed in one go.
-const BLOCK: usize = 256;
-
 impl Sampler {
     /// Draws one token; `None` when a logit is not a number or no token is left to draw.
     pub(super) fn draw(&mut self, draw: &Draw<'_>) -> Option<Drawn> {
-        let sampling = draw.sampling;
-        self.logits.clear();
-        self.logits.extend_from_slice(draw.logits);
-        self.penalise(draw.history, sampling.repetition_penalty);
-        for &id in draw.forbidden {
-            self.logits[id as usize] = f32::NEG_INFINITY;
+        let mut changed = std::mem::take(&mut self.logits);
+        let logits = self.allowed(draw, &mut changed);
+        let drawn = self.draw_from(logits, draw);
+        self.logits = changed;
+        drawn
+    }
+
+    /// Returns the logits after penalty and prohibition, by way of `changed` where there is either.
+    fn allowed<'a>(&mut self, draw: &Draw<'a>, changed: &'a mut Vec<f32>) -> &'a [f32] {
+        let penalty = draw.sampling.repetition_penalty;
+        if penalty == 1.0 && draw.forbidden.is_empty() {
+            return draw.logits;
         }
-        let (best, max) = most_likely(&self.logits)?;
+        changed.clear();
+        changed.extend_from_slice(draw.logits);
+        self.penalise(changed, draw.history, penalty);
+        for &id in draw.forbidden {
+            changed[id as usize] = f32::NEG_INFINITY;
+        }
+        changed
+    }
+
+    fn draw_from(&mut self, logits: &[f32], draw: &Draw<'_>) -> Option<Drawn> {
+        let (sampling, kernels) = (draw.sampling, self.kernels);
+        let (best, max) = kernels.run(MostLikely { logits })?;
+        let raw = |id| kernels.run(LogSoftmax { logits: draw.logits, id });
         if sampling.temperature == 0.0 {
-            let raw_logprob =
-                sampling.raw_logprobs.then(|| log_softmax(draw.logits, best)).flatten();
+            let raw_logprob = sampling.raw_logprobs.then(|| raw(best)).flatten();
             return Some(Drawn { token: best, logprob: 0.0, raw_logprob });
         }
-        let total = self.weigh(max, sampling.temperature);
-        let unmodified = sampling.temperature == 1.0
-            && sampling.repetition_penalty == 1.0
-            && draw.forbidden.is_empty();
-        let (token, mass) = self.choose(sampling, total, draw.key.uniform());
-        let log_weight = f64::from((self.logits[token as usize] - max) / sampling.temperature);
+        let weigh = Weigh {
+            logits,
+            max,
+            temperature: sampling.temperature,
+            weights: &mut self.weights,
+            sums: &mut self.sums,
+        };
+        kernels.run(weigh);
+        let total = self.sums.iter().sum();
+        let (token, mass) = self.choose(logits, sampling, total, draw.key.uniform());
+        let log_weight = f64::from((logits[token as usize] - max) / sampling.temperature);
+        let unmodified = sampling.temperature == 1.0 && std::ptr::eq(logits, draw.logits);
         let raw_logprob = match (sampling.raw_logprobs, unmodified) {
             (false, _) => None,
             (true, true) => Some((log_weight - total.ln()) as f32),
-            (true, false) => Some(log_softmax(draw.logits, token)?),
+            (true, false) => Some(raw(token)?),
         };
         Some(Drawn { token, logprob: (log_weight - mass.ln()) as f32, raw_logprob })
     }
 
     /// Divides positive, multiplies negative logits of tokens already seen, each once (Keskar et al., 2019).
-    fn penalise(&mut self, history: &[u32], penalty: f32) {
+    fn penalise(&mut self, logits: &mut [f32], history: &[u32], penalty: f32) {
         if penalty == 1.0 {
             return;
         }
-        self.seen.resize(self.logits.len(), false);
+        self.seen.resize(logits.len(), false);
         for &id in history {
-            let logit = &mut self.logits[id as usize];
+            let logit = &mut logits[id as usize];
             if !std::mem::replace(&mut self.seen[id as usize], true) {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
@@ -127,15 +154,14 @@ impl Sampler {
         }
     }
 
-    /// Fills `weights` and returns their sum.
-    fn weigh(&mut self, max: f32, temperature: f32) -> f64 {
-        self.weights.clear();
-        self.weights.extend(self.logits.iter().map(|&logit| exp((logit - max) / temperature)));
-        self.weights.chunks(BLOCK).map(block_sum).sum()
-    }
-
     /// Cuts off what `sampling` says and draws: the token, and the sum of the weights it was drawn from.
-    fn choose(&mut self, sampling: &SamplingParams, total: f64, uniform: f64) -> (u32, f64) {
+    fn choose(
+        &mut self,
+        logits: &[f32],
+        sampling: &SamplingParams,
+        total: f64,
+        uniform: f64,
+    ) -> (u32, f64) {
         let all = self.weights.len();
         let top_k = if sampling.top_k == 0 { all } else { sampling.top_k.min(all) };
         if top_k == all && sampling.top_p >= 1.0 && sampling.min_p <= 0.0 {
@@ -144,11 +170,11 @@ impl Sampler {
         self.kept.clear();
         self.kept.extend(0..all as u32);
         if top_k < all {
-            self.sort_first(top_k);
+            self.sort_first(logits, top_k);
             self.kept.truncate(top_k);
         }
         if sampling.top_p < 1.0 {
-            self.keep_nucleus(sampling.top_p);
+            self.keep_nucleus(logits, sampling.top_p);
         }
         if sampling.min_p > 0.0 {
             // The most likely token weighs exp(0) = 1.
@@ -162,8 +188,7 @@ impl Sampler {
     /// Returns the first id at which the sum of weights passes `target`.
     fn invert(&self, mut target: f64) -> u32 {
         let mut last = 0;
-        for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
-            let sum = block_sum(weights);
+        for (block, &sum) in self.sums.iter().enumerate() {
             if sum > 0.0 {
                 last = block;
                 if target < sum {
@@ -178,13 +203,13 @@ impl Sampler {
     }
 
     /// Keeps the most likely tokens until their share of what was left reaches `top_p`.
-    fn keep_nucleus(&mut self, top_p: f32) {
+    fn keep_nucleus(&mut self, logits: &[f32], top_p: f32) {
         let weight = |weights: &[f32], id: u32| f64::from(weights[id as usize]);
         let total: f64 = self.kept.iter().map(|&id| weight(&self.weights, id)).sum();
         // Sorting the whole vocabulary is slow and the nucleus mostly small: sort a first part, then a longer one.
         let mut sorted = 64.min(self.kept.len());
         loop {
-            self.sort_first(sorted);
+            self.sort_first(logits, sorted);
             let mut mass = 0.0;
             for place in 0..sorted {
                 mass += weight(&self.weights, self.kept[place]);
@@ -201,8 +226,7 @@ impl Sampler {
     }
 
     /// Brings the `count` most likely of `kept` to its front, in their order: by logit, the lower id first among equals.
-    fn sort_first(&mut self, count: usize) {
-        let logits = &self.logits;
+    fn sort_first(&mut self, logits: &[f32], count: usize) {
         let order = |a: &u32, b: &u32| {
             logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b))
         };
@@ -229,71 +253,7 @@ fn walk(ids: impl Iterator<Item = u32>, weights: &[f32], mut target: f64) -> u32
     last
 }
 
-/// Returns the most likely id, the lowest among equals, and its logit; `None` when a logit is not a number, infinite, or
-/// every one is minus infinity.
-fn most_likely(logits: &[f32]) -> Option<(u32, f32)> {
-    // In eight lanes, so that it vectorises. Minus infinity is a forbidden token, and fine.
-    let (chunks, rest) = logits.as_chunks::<8>();
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    let mut bad = [false; 8];
-    let mut look = |lane: usize, logit: f32| {
-        lanes[lane] = if logit > lanes[lane] { logit } else { lanes[lane] };
-        bad[lane] |= logit.is_nan() | (logit == f32::INFINITY);
-    };
-    for chunk in chunks {
-        (0..8).for_each(|lane| look(lane, chunk[lane]));
-    }
-    rest.iter().for_each(|&logit| look(0, logit));
-    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    if bad.contains(&true) || max == f32::NEG_INFINITY {
-        return None;
-    }
-    logits.iter().position(|&logit| logit == max).map(|id| (id as u32, max))
-}
-
 /// Returns `ln softmax(logits)[id]`; `None` when a logit is not a number.
 pub(super) fn log_softmax(logits: &[f32], id: u32) -> Option<f32> {
-    let (_, max) = most_likely(logits)?;
-    let mut weights = [0.0; BLOCK];
-    let mut total = 0.0;
-    for block in logits.chunks(BLOCK) {
-        for (weight, &logit) in weights.iter_mut().zip(block) {
-            *weight = exp(logit - max);
-        }
-        total += block_sum(&weights[..block.len()]);
-    }
-    Some((f64::from(logits[id as usize] - max) - total.ln()) as f32)
-}
-
-/// Sums in eight lanes, then the lanes in order: a fixed order that vector units can follow.
-fn block_sum(weights: &[f32]) -> f64 {
-    let (chunks, rest) = weights.as_chunks::<8>();
-    let mut lanes = [0f32; 8];
-    for chunk in chunks {
-        for (lane, weight) in lanes.iter_mut().zip(chunk) {
-            *lane += weight;
-        }
-    }
-    lanes.iter().chain(rest).map(|&weight| f64::from(weight)).sum()
-}
-
-/// Returns `e^x` for `x <= 0`, 0 below -87, within 2 units in the last place.
-///
-/// Written out, rather than taken from the platform, so that every machine draws the same tokens, and so that it
-/// vectorises. `e^x = 2^n e^r` with `|r| <= ln 2 / 2`; the polynomial is that of Cephes' `expf` (Moshier, 1989).
-fn exp(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the mantissa.
-    const ROUND: f32 = 12_582_912.0;
-    let bounded = if x < -87.0 { -87.0 } else { x };
-    let shifted = bounded * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    // ln 2 in two parts, the first short enough for n times it to be exact.
-    let r = bounded - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + coefficient;
-    }
-    let mantissa = p * r * r + r + 1.0;
-    let power = f32::from_bits((n as i32 + 127).cast_unsigned() << 23);
-    if x < -87.0 { 0.0 } else { mantissa * power }
+    Kernels::default().run(LogSoftmax { logits, id })
 }

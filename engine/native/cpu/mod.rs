@@ -32,8 +32,9 @@ use crate::{
 };
 
 use half::bf16;
+use kernels::Element;
 pub use kernels::KernelChoice;
-use kernels::{Element, Kernels};
+pub(super) use kernels::{Kernels, Op, Set};
 use kv::KvCache;
 use pass::{Pass, Workspace};
 use rotary::Rotary;

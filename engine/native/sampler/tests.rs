@@ -1,4 +1,5 @@
-use super::*;
+use super::{softmax::exp, *};
+use crate::engine::native::cpu::KernelChoice;
 
 const KEY: Key = Key { seed: 7, prompt: PromptId(3), sample: 1, position: 0 };
 
@@ -224,5 +225,33 @@ fn log_softmax_matches_f64_to_1e_6() {
     for id in [0, 500, 1000] {
         let exact = f64::from(logits[id]) - total.ln();
         assert!((f64::from(log_softmax(&logits, id as u32).unwrap()) - exact).abs() < 1e-6);
+    }
+}
+
+fn most_likely(logits: &[f32]) -> Option<(u32, f32)> {
+    Kernels::default().run(MostLikely { logits })
+}
+
+#[test]
+fn every_instruction_set_draws_the_same_bits() {
+    let logits: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 1009) as f32 / 61.0 - 9.0).collect();
+    let sampling = SamplingParams { raw_logprobs: true, ..SamplingParams::default() };
+    let tempered = SamplingParams { temperature: 0.7, ..sampling.clone() };
+    let draws = |choice| {
+        let kernels = Kernels::select(choice)?;
+        let mut sampler = Sampler { kernels, ..Sampler::default() };
+        let mut draws = Vec::new();
+        for sampling in [&sampling, &tempered] {
+            for position in 0..50 {
+                let key = Key { position, ..KEY };
+                let draw = Draw { logits: &logits, sampling, history: &[], forbidden: &[5], key };
+                draws.push(sampler.draw(&draw).unwrap());
+            }
+        }
+        Some(draws)
+    };
+    let plain = draws(KernelChoice::Portable).unwrap();
+    for choice in [KernelChoice::Avx2, KernelChoice::Avx512] {
+        assert!(draws(choice).is_none_or(|drawn| drawn == plain), "{choice:?}");
     }
 }

@@ -21,8 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use attention::{Attend, AttentionShape, Cached, Scratch};
 pub(crate) use linear::{GateUp, Linear, Linears};
 pub(crate) use pointwise::{Narrow, RmsNorm, Rotate};
-pub(crate) use simd::Element;
-use simd::Set;
+pub(crate) use simd::{Element, Set};
 
 /// Which instruction set the kernels use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +55,13 @@ pub(crate) enum Kernels {
     Avx512(avx512::Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16(avx512::Avx512Bf16),
+}
+
+impl Default for Kernels {
+    /// The widest the processor has.
+    fn default() -> Self {
+        Self::select(KernelChoice::Auto).unwrap_or(Self::Portable(portable::Portable))
+    }
 }
 
 impl Kernels {
