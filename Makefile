@@ -1,6 +1,6 @@
 # The two commands are `make demo` and `make test`; each fetches what it needs first.
 
-.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-fuzz soak test-browser bench deps lint doc clean
+.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench deps lint doc clean
 
 CARGO ?= cargo
 # libtorch's threads spin while they wait, which costs dearly where something else wants the same cores.
@@ -12,7 +12,7 @@ demo: deps  ## SFT -> reward model -> PPO on the embedded engine; exits non-zero
 test: deps  ## every test, with libtorch and then the engine alone without it
 	ci/test.sh
 
-test-full: test lint doc test-asan test-peers test-tensorboard test-kills test-loom test-browser  ## what a release needs
+test-full: test lint doc test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-browser  ## what a release needs
 
 test-asan: deps  ## the border to TensorRT-LLM under AddressSanitizer and UBSan (GCC's)
 	ci/asan.sh
@@ -28,6 +28,9 @@ test-kills: deps  ## a run that is killed fifty times ends as one that was left 
 
 test-loom:  ## the queue's protocol, every interleaving
 	ci/loom.sh
+
+test-tsan:  ## the queue, the lease and the team of threads under ThreadSanitizer
+	ci/tsan.sh
 
 test-fuzz:  ## every parser on made-up input, 20 s each (a nightly toolchain and cargo-fuzz)
 	ci/fuzz.sh

@@ -147,7 +147,7 @@ impl<T> Consumer<T> {
         self.iteration += 1;
         self.shared.version.store(version.0, Ordering::Relaxed);
         // A read-modify-write that Releases: any ticket from here on is issued after it, and so after the refit.
-        let issued = self.shared.next.fetch_add(0, Ordering::AcqRel);
+        let issued = self.shared.next.fetch_add(0, Ordering::Release);
         self.arrivals.end_iteration(issued);
         self.ends.push_back(Ticket(issued));
         if self.ends.len() > self.shared.options.max_staleness {

@@ -222,7 +222,7 @@ impl<T> Shared<T> {
 
     /// Uncounts one. Release pairs with the consumer's Acquire: who sees zero also sees every slot filled before.
     fn leave(&self) {
-        if self.producers.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.producers.fetch_sub(1, Ordering::Release) == 1 {
             self.arrival.unpark();
         }
     }

@@ -1,7 +1,6 @@
 //! Models for loom. Each promises what its original documents and not more, so that the queue leans on nothing else.
 
 use std::{
-    collections::VecDeque,
     ops::Deref,
     pin::Pin,
     sync::Arc,
@@ -44,13 +43,13 @@ impl Deref for AtomicU64 {
 /// A slot's stamp is as in Vyukov's queue: `place` when it is free for that place, `place + 1` when it is filled.
 pub(in super::super) struct ArrayQueue<T> {
     slots: Vec<Slot<T>>,
-    // std's, which loom does not know: a place is nobody's word on what else happened.
-    head: std::sync::atomic::AtomicUsize,
-    tail: std::sync::atomic::AtomicUsize,
+    head: AtomicUsize,
+    tail: AtomicUsize,
 }
 
 struct Slot<T> {
     stamp: AtomicUsize,
+    // std's: who has the place has it alone.
     item: std::sync::Mutex<Option<T>>,
 }
 
@@ -58,50 +57,51 @@ impl<T> ArrayQueue<T> {
     pub(in super::super) fn new(capacity: usize) -> Self {
         let slot = |place| Slot { stamp: AtomicUsize::new(place), item: None.into() };
         let slots = (0..capacity).map(slot).collect();
-        Self { slots, head: 0.into(), tail: 0.into() }
+        Self { slots, head: AtomicUsize::new(0), tail: AtomicUsize::new(0) }
     }
 
     pub(in super::super) fn push(&self, item: T) -> Result<(), T> {
-        loop {
-            let place = self.tail.load(Ordering::Relaxed);
-            let slot = &self.slots[place % self.slots.len()];
-            let stamp = slot.stamp.load(Ordering::Acquire);
-            // loom switches threads at its own operations only, so the place is still to be had, or gone since.
-            if self.tail.load(Ordering::Relaxed) != place {
-                continue;
-            }
-            if stamp != place {
-                return Err(item);
-            }
-            self.tail.store(place + 1, Ordering::Relaxed);
-            *slot.item.lock().unwrap() = Some(item);
-            slot.stamp.store(place + 1, Ordering::Release);
-            return Ok(());
-        }
+        let Some((place, slot)) = self.claim(&self.tail, |place| place) else { return Err(item) };
+        *slot.item.lock().unwrap() = Some(item);
+        slot.stamp.store(place + 1, Ordering::Release);
+        Ok(())
     }
 
     pub(in super::super) fn pop(&self) -> Option<T> {
+        let (place, slot) = self.claim(&self.head, |place| place + 1)?;
+        let item = slot.item.lock().unwrap().take();
+        slot.stamp.store(place + self.slots.len(), Ordering::Release);
+        item
+    }
+
+    /// Moves an end of the queue on, if the slot there has the stamp for it.
+    fn claim(&self, end: &AtomicUsize, stamp: fn(usize) -> usize) -> Option<(usize, &Slot<T>)> {
         loop {
-            let place = self.head.load(Ordering::Relaxed);
+            let place = latest(end);
             let slot = &self.slots[place % self.slots.len()];
-            let stamp = slot.stamp.load(Ordering::Acquire);
-            if self.head.load(Ordering::Relaxed) != place {
-                continue;
+            let ready = slot.stamp.load(Ordering::Acquire) == stamp(place);
+            if ready && end.compare_exchange(place, place + 1, RELAXED, RELAXED).is_ok() {
+                return Some((place, slot));
             }
-            if stamp != place + 1 {
+            if !ready && latest(end) == place {
                 return None;
             }
-            self.head.store(place + 1, Ordering::Relaxed);
-            let item = slot.item.lock().unwrap().take();
-            slot.stamp.store(place + self.slots.len(), Ordering::Release);
-            return item;
         }
     }
 
     pub(in super::super) fn len(&self) -> usize {
-        let head = self.head.load(Ordering::Relaxed);
-        self.tail.load(Ordering::Relaxed) - head
+        // The head first: it never passes the tail.
+        let head = latest(&self.head);
+        latest(&self.tail) - head
     }
+}
+
+/// A place is nobody's word on what else happened.
+const RELAXED: Ordering = Ordering::Relaxed;
+
+/// Reads by writing, which sees no old value.
+fn latest(end: &AtomicUsize) -> usize {
+    end.fetch_add(0, RELAXED)
 }
 
 /// Sleeps until a token is left. There is no time in a model: a deadline never comes, so who is never woken is found out.
