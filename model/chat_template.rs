@@ -15,8 +15,8 @@ use super::{Encoded, Error, SpecialTokens, Tokenizer, error::Result, files, strf
 const START: char = '\u{fdd0}';
 const END: char = '\u{fdd1}';
 
-/// What a rendering may use up: about so many instructions, or 64 bytes of text made for each (256 MiB in all).
-const FUEL: u64 = 1 << 22;
+/// What a rendering may use up: about so many instructions, or 64 bytes of text made for each (64 MiB in all).
+const FUEL: u64 = 1 << 20;
 
 /// Bytes of a template: a hundred times the longest one of a known model.
 const LONGEST_TEMPLATE: usize = 1 << 20;

@@ -98,5 +98,5 @@ fn float(dtype: safetensors::Dtype) -> Option<Dtype> {
 fn brief(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(", expected one of").next().unwrap_or_default();
-    text.replace("unknown variant", "unknown dtype")
+    text.replace("unknown variant", "unknown dtype").replace('\n', " ")
 }

@@ -73,7 +73,7 @@ mod stopwatch;
 mod whereabouts;
 
 pub use agreement::Agreement;
-pub use checkpoint::CheckpointError;
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, read_queue};
 pub use directory::{DirectoryError, RunDirectory};
 pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
 pub use engine_verify::{Row, Verification, Verified, verify};

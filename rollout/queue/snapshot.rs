@@ -72,6 +72,7 @@ impl<T> QueueSnapshot<T> {
     pub(super) fn check(&self, options: &QueueOptions) -> Result<(), SnapshotError> {
         let Self { next, ends, .. } = self;
         rule(next.0 < 1 << 62, "next", "below 2^62", next)?;
+        rule(self.version.0 < 1 << 62, "version", "below 2^62", self.version)?;
         let open = self.check_open()?;
         let span = next.0 - self.oldest().0;
         let few = format!("within {MOST_TICKETS} tickets of next ({next})");

@@ -75,7 +75,7 @@ pub struct Damage {
 
 impl Damage {
     pub(super) fn new(file: &Path, what: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), what: what.to_string() }
+        Self { file: file.to_owned(), what: what.to_string().replace('\n', " ") }
     }
 
     /// Checks that a property of a file is what it was.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,10 @@ impl Manifest {
         let (seal, format) = (manifest.expected_seal(), manifest.format);
         Damage::unless_same(&path, "seal", &seal, &manifest.seal)?;
         Damage::unless_same(&path, "format", &FORMAT, &format)?;
-        Ok(manifest)
+        match manifest.files.keys().find(|name| !is_inside(name)) {
+            Some(name) => Err(Damage::new(&path, format!("it lists {name:?}"))),
+            None => Ok(manifest),
+        }
     }
 
     /// Checks that every listed file is as it was. Others in the folder are nobody's business.
@@ -88,9 +91,12 @@ impl Manifest {
     pub(super) fn verify(&self, folder: &Path) -> Result<(), Damage> {
         for (name, expected) in &self.files {
             let path = folder.join(name);
+            let found = fs::metadata(&path).map_err(|error| Damage::new(&path, error))?;
+            if !found.is_file() {
+                return Err(Damage::new(&path, "it is not a file"));
+            }
             // The length first: it costs nothing, and says more.
-            let bytes = fs::metadata(&path).map_err(|error| Damage::new(&path, error))?.len();
-            Damage::unless_same(&path, "length", &expected.bytes, &bytes)?;
+            Damage::unless_same(&path, "length", &expected.bytes, &found.len())?;
             let found = hash(&path).map_err(|error| Damage::new(&path, error))?;
             Damage::unless_same(&path, "BLAKE3", &expected.blake3, &found)?;
         }
@@ -146,6 +152,14 @@ fn record(path: &Path) -> io::Result<FileRecord> {
     file.sync_all()?;
     // Read back from the page cache: the only way to hash files that others write.
     Ok(FileRecord { bytes: file.metadata()?.len(), blake3: hash(path)? })
+}
+
+/// Says whether a name stays in the folder that it is joined to.
+fn is_inside(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    parts.all(|part| matches!(part, Component::Normal(_)))
+        && !name.is_empty()
+        && !name.contains('\n')
 }
 
 fn hash(path: &Path) -> io::Result<String> {
@@ -219,5 +233,21 @@ mod tests {
             fs::write(folder.join(NAME), text.replace("\"step\": 4", "\"step\": 5")).unwrap();
         });
         assert!(edited.contains("manifest.json is damaged: its seal must be"), "{edited}");
+        let unknown = said(&|folder| fs::write(folder.join(NAME), r#"{"a\nb": 0}"#).unwrap());
+        assert!(unknown.contains("manifest.json is damaged: unknown field `a b`"), "{unknown}");
+    }
+
+    #[test]
+    fn a_manifest_lists_files_of_its_folder_only() {
+        for name in ["/dev/zero", "../other/weights", "", "a\nb"] {
+            let folder = checkpoint();
+            let mut manifest = Manifest::read(folder.path()).unwrap();
+            let record = manifest.files["weights"].clone();
+            manifest.files.insert(name.to_owned(), record);
+            manifest.seal = manifest.expected_seal();
+            fs::write(folder.path().join(NAME), manifest.to_json()).unwrap();
+            let said = Manifest::read(folder.path()).unwrap_err().to_string();
+            assert!(said.ends_with(&format!("it lists {name:?}")), "{said}");
+        }
     }
 }

@@ -16,7 +16,6 @@
 
 mod error;
 mod manifest;
-#[cfg(feature = "libtorch")]
 mod queue;
 mod retention;
 #[cfg(feature = "libtorch")]
@@ -24,9 +23,9 @@ mod state;
 mod store;
 
 pub use error::CheckpointError;
-#[cfg(feature = "libtorch")]
+pub use queue::read_queue;
 pub(super) use queue::{restore_queue, save_queue};
 pub(super) use retention::Retention;
 #[cfg(feature = "libtorch")]
 pub(super) use state::{Resumable, restore, save};
-pub(super) use store::{Checkpoint, Checkpoints};
+pub use store::{Checkpoint, Checkpoints};

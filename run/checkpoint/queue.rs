@@ -55,12 +55,19 @@ fn write_line(file: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
 pub(crate) fn restore_queue<T: DeserializeOwned>(
     checkpoint: &Checkpoint,
 ) -> Result<QueueSnapshot<T>> {
-    let path = checkpoint.file(NAME)?;
-    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    read_queue(&checkpoint.file(NAME)?)
+}
+
+/// Reads a `queue.jsonl`.
+///
+/// # Errors
+/// One line that names the file and the line, where it holds something else.
+pub fn read_queue<T: DeserializeOwned>(path: &Path) -> Result<QueueSnapshot<T>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut lines = Lines { file: BufReader::new(file), number: 0 };
-    let counters = lines.next::<QueueSnapshot<T>>().with_context(|| lines.place(&path))?;
+    let counters = lines.next::<QueueSnapshot<T>>().with_context(|| lines.place(path))?;
     let mut queue = counters.with_context(|| format!("{} is empty", path.display()))?;
-    while let Some(answered) = lines.next::<(Ticket, T)>().with_context(|| lines.place(&path))? {
+    while let Some(answered) = lines.next::<(Ticket, T)>().with_context(|| lines.place(path))? {
         queue.answered.push(answered);
     }
     Ok(queue)
@@ -78,7 +85,13 @@ impl<R: BufRead> Lines<R> {
         self.number += 1;
         let mut line = String::new();
         (&mut self.file).take(LONGEST).read_line(&mut line)?;
-        if line.is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&line)?)) }
+        if line.is_empty() {
+            return Ok(None);
+        }
+        // One line, whatever the names in it.
+        let value = serde_json::from_str(&line)
+            .map_err(|error| io::Error::other(error.to_string().replace('\n', " ")))?;
+        Ok(Some(value))
     }
 
     fn place(&self, path: &Path) -> String {
@@ -135,6 +148,7 @@ mod tests {
             (String::new(), "queue.jsonl is empty"),
             ("{}\n".to_owned(), "queue.jsonl:1: missing field `iteration`"),
             (format!("{counters}\n[7, [0.5"), "queue.jsonl:2: EOF while parsing"),
+            ("{\"a\\nb\": 0}\n".to_owned(), "queue.jsonl:1: unknown field `a b`"),
         ] {
             let (_run, checkpoint) = checkpoint(Some(&lines));
             let error = restore_queue::<Vec<f32>>(&checkpoint).unwrap_err();

@@ -20,7 +20,7 @@ const LATEST: &str = "LATEST";
 
 /// A checkpoint all of whose files are as they were when it was made.
 #[derive(Clone, Debug)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     path: PathBuf,
     manifest: Manifest,
 }
@@ -33,12 +33,12 @@ impl Checkpoint {
     }
 
     /// Returns its folder.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the optimizer steps (PPO: iterations) that are over.
-    pub(crate) fn step(&self) -> u64 {
+    pub fn step(&self) -> u64 {
         self.manifest.step
     }
 
@@ -54,13 +54,13 @@ impl Checkpoint {
 
 /// The checkpoints of a run directory.
 #[derive(Clone, Debug)]
-pub(crate) struct Checkpoints {
+pub struct Checkpoints {
     run: PathBuf,
 }
 
 impl Checkpoints {
     /// Looks into a run directory, which need not be there yet.
-    pub(crate) fn of(run: &Path) -> Self {
+    pub fn of(run: &Path) -> Self {
         Self { run: run.to_owned() }
     }
 
@@ -69,7 +69,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When it is not there, or damaged: then the error names the newest one before it that is whole.
-    pub(crate) fn open(&self, step: Option<u64>) -> Result<Option<Checkpoint>, CheckpointError> {
+    pub fn open(&self, step: Option<u64>) -> Result<Option<Checkpoint>, CheckpointError> {
         let step = match step {
             Some(step) => step,
             None => match self.latest()? {

@@ -86,6 +86,10 @@ fn a_snapshot_that_no_queue_can_have_left_is_refused_by_field() {
             "next must be 36893488147419103232: 18446744073709551615 batches of 2, 0 dropped, 1 out and 1 answered, got 6",
         ),
         (
+            |s| s.version = WeightVersion(u64::MAX),
+            "version must be below 2^62, got 18446744073709551615",
+        ),
+        (
             |s| s.out[0] = Ticket(3),
             "out and answered must be different tickets below next (6), got 3",
         ),
