@@ -12,7 +12,7 @@ demo: deps  ## SFT -> reward model -> PPO on the embedded engine; exits non-zero
 test: deps  ## every test, with libtorch and then the engine alone without it
 	ci/test.sh
 
-test-full: test lint doc test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-browser  ## what a release needs
+test-full: test lint doc test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz test-browser  ## what a release needs
 
 test-asan: deps  ## the border to TensorRT-LLM under AddressSanitizer and UBSan (GCC's)
 	ci/asan.sh
@@ -32,7 +32,7 @@ test-loom:  ## the queue's protocol, every interleaving
 test-tsan:  ## the queue, the lease and the team of threads under ThreadSanitizer
 	ci/tsan.sh
 
-test-fuzz:  ## every parser on made-up input, 20 s each (a nightly toolchain and cargo-fuzz)
+test-fuzz:  ## every parser on made-up input, 20 s each (needs cargo install cargo-fuzz)
 	ci/fuzz.sh
 
 soak: deps  ## a small asynchronous run for an hour (SOAK_MINUTES): memory, threads and files stay flat

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Every fuzz target for FUZZ_SECONDS (20) each, from the corpora in fuzz/corpus; one line for each. Needs a nightly toolchain and
+# Every fuzz target for FUZZ_SECONDS (20) each, from the corpora in fuzz/corpus; one line for each. Needs
 # `cargo install cargo-fuzz`. Arguments name the targets to run; without any, all of them.
+#
+# Coverage and AddressSanitizer are options that rustc keeps for nightly. RUSTC_BOOTSTRAP=1 lets the toolchain at hand take
+# them, so that what is fuzzed is what the tests test; a nightly toolchain does the same with or without it.
 #
 # What the fuzzer adds stays in target/fuzz/corpus, a crash in target/fuzz/crashes; the corpora in the repository are only read.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+cargo fuzz --version >/dev/null 2>&1 || { echo "fuzz: needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
 seconds=${FUZZ_SECONDS:-20}
 targets=${*:-$(cd fuzz/targets && ls | sed 's/\.rs$//')}
 work=$PWD/target/fuzz
-build() { (cd fuzz && cargo +nightly fuzz build --fuzz-dir . --target-dir "$work/build" "$@"); }
+build() { (cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz build --fuzz-dir . --target-dir "$work/build" "$@"); }
 # shellcheck disable=SC2086 # a list of names
 if [ $# -gt 0 ]; then for target in $targets; do build "$target"; done; else build; fi
 # Inputs are written to files; on a disk that would be most of the time.

@@ -3,6 +3,7 @@
 //!
 //! The fuzz targets call these with bytes that libFuzzer makes up, `tests/corpus.rs` with the corpora.
 
+mod checkpoint;
 mod engine;
 mod model;
 mod text;
@@ -11,6 +12,7 @@ use std::{fmt::Display, fs, path::Path};
 
 use tempfile::TempDir;
 
+pub use checkpoint::{manifest, queue};
 pub use engine::generation_request;
 pub use model::{config_json, safetensors, tokenizer};
 pub use text::{chat_template, config, parquet, rows};
@@ -19,16 +21,25 @@ pub use text::{chat_template, config, parquet, rows};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every kind there is. Each has a file in `targets/` and a folder in `corpus/`.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     ("chat_template", chat_template),
     ("config", config),
     ("config_json", config_json),
     ("generation_request", generation_request),
+    ("manifest", manifest),
     ("parquet", parquet),
+    ("queue", queue),
     ("rows", rows),
     ("safetensors", safetensors),
     ("tokenizer", tokenizer),
 ];
+
+/// Lets panics unwind, of which the libraries for Parquet and tokenizers have some that are caught. libFuzzer's hook would end
+/// the process at once; a panic that nobody catches ends it all the same.
+#[allow(dead_code, reason = "for libFuzzer alone")]
+pub fn let_panics_unwind() {
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+}
 
 /// Checks that an error is one line.
 fn refused(error: impl Display) {

@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rollforge_fuzz::tokenizer(data));
+libfuzzer_sys::fuzz_target!(
+    init: rollforge_fuzz::let_panics_unwind(),
+    |data: &[u8]| rollforge_fuzz::tokenizer(data)
+);
