@@ -15,7 +15,6 @@ use rollforge::{
         self, CheckpointError, Earlier, Launch, Metrics, Observer, Signal, Silent, Stop, Stopped,
     },
 };
-use serde_json::Value;
 
 use crate::world::{World, launch, ppo_of_digits};
 
