@@ -6,7 +6,7 @@ use crate::{engine::native::BlockId, ffi::team::Disjoint};
 
 use super::{
     Op,
-    gemm::{Columns, Gemm, multiply},
+    gemm::{Columns, Gemm, LINE, multiply},
     pointwise::softmax,
     simd::{Element, Set, Simd, chunks, chunks_mut, narrow, padded, unpad},
 };
@@ -37,6 +37,8 @@ pub(crate) struct Scratch<E> {
     queries: Vec<E>,
     /// `[group, positions]`
     scores: Vec<f32>,
+    /// What each head's weights are to be multiplied by.
+    norms: Vec<f32>,
 }
 
 /// One token and one KV head: the queries of the heads that share it.
@@ -61,17 +63,18 @@ impl<E: Element> Op for Attend<'_, E> {
         let head_dim = self.shape.head_dim;
         let first = (self.position + 1).saturating_sub(self.shape.window);
         let count = self.position + 1 - first;
-        let Scratch { mut queries, mut scores } = std::mem::take(self.scratch);
+        let Scratch { mut queries, mut scores, mut norms } = std::mem::take(self.scratch);
         queries.resize(self.queries.len(), E::zeroed());
         narrow(self.queries, &mut queries);
         scores.resize(self.shape.group * count, 0.0);
         self.score(set, &queries, first, &mut scores);
         let scale = 1.0 / (head_dim as f32).sqrt();
-        for (head, weights) in scores.chunks_exact_mut(count).enumerate() {
-            let norm = softmax(set.simd(), weights, scale);
-            self.weigh(set.simd(), first, (head, weights), norm);
+        norms.clear();
+        for scores in scores.chunks_exact_mut(count) {
+            norms.push(softmax(set.simd(), scores, scale));
         }
-        *self.scratch = Scratch { queries, scores };
+        self.weigh(set.simd(), first, &scores, &norms);
+        *self.scratch = Scratch { queries, scores, norms };
     }
 }
 
@@ -81,10 +84,16 @@ impl<E: Element> Attend<'_, E> {
     fn score<K: Set>(&self, set: K, queries: &[E], first: usize, scores: &mut [f32]) {
         let (depth, stride) = (self.shape.head_dim, scores.len() / self.shape.group);
         let matrix = &Disjoint::new(scores);
-        for run in self.runs(first) {
+        let mut runs = self.runs(first).peekable();
+        while let Some(run) = runs.next() {
+            // What is needed next comes from memory while this run's keys are multiplied.
+            if let Some(next) = runs.peek() {
+                fetch(set.simd(), next.of(self.cached.keys, depth));
+            }
+            fetch(set.simd(), run.of(self.cached.values, depth));
             let gemm = Gemm {
                 x: queries,
-                w: &self.cached.keys[run.start * depth..][..run.count * depth],
+                w: run.of(self.cached.keys, depth),
                 depth,
                 bias: None,
                 add: false,
@@ -95,86 +104,122 @@ impl<E: Element> Attend<'_, E> {
         }
     }
 
-    /// Adds up one head's values, some dimensions at a time.
+    /// Adds up the values for each head, some heads at a time, so that a value is read once for all of them.
     #[inline(always)]
-    fn weigh<S: Simd>(
-        &mut self,
+    fn weigh<S: Simd>(&mut self, simd: S, first: usize, weights: &[f32], norms: &[f32]) {
+        let out = std::mem::take(&mut self.out);
+        let (count, head_dim) = (weights.len() / norms.len(), self.shape.head_dim);
+        let mut head = 0;
+        while head < norms.len() {
+            let weights = &weights[head * count..];
+            let (norms, out) = (&norms[head..], &mut out[head * head_dim..]);
+            head += match (norms.len(), S::MANY_REGISTERS) {
+                (1, _) => self.heads::<S, 1>(simd, first, weights, norms, out),
+                (2, _) => self.heads::<S, 2>(simd, first, weights, norms, out),
+                (3, _) | (_, false) => self.heads::<S, 3>(simd, first, weights, norms, out),
+                (_, true) => self.heads::<S, 4>(simd, first, weights, norms, out),
+            };
+        }
+        self.out = out;
+    }
+
+    /// Adds up the values for `H` heads, some dimensions at a time, and returns `H`.
+    #[inline(always)]
+    fn heads<S: Simd, const H: usize>(
+        &self,
         simd: S,
         first: usize,
-        (head, weights): (usize, &[f32]),
-        norm: f32,
-    ) {
+        weights: &[f32],
+        norms: &[f32],
+        out: &mut [E],
+    ) -> usize {
         let head_dim = self.shape.head_dim;
         let whole = head_dim / S::LANES;
+        let count = self.position + 1 - first;
+        let weights: [&[f32]; H] = std::array::from_fn(|h| &weights[h * count..][..count]);
+        // No closures where there are registers: those are compiled without the instruction set.
+        let mut factors = [simd.splat(0.0); H];
+        for h in 0..H {
+            factors[h] = simd.splat(norms[h]);
+        }
         let mut done = 0;
-        let totals = std::mem::take(&mut self.out);
-        let out = &mut totals[head * head_dim..][..head_dim];
         while whole - done >= 4 {
-            self.columns::<S, 4>(simd, (first, weights, norm), done, out);
+            let sums = self.columns::<S, H, 4>(simd, first, weights, done);
+            put::<S, E, H, 4>(simd, sums, factors, done, head_dim, out);
             done += 4;
         }
         while done < whole {
-            self.columns::<S, 1>(simd, (first, weights, norm), done, out);
+            let sums = self.columns::<S, H, 1>(simd, first, weights, done);
+            put::<S, E, H, 1>(simd, sums, factors, done, head_dim, out);
             done += 1;
         }
         if head_dim > whole * S::LANES {
-            self.last_columns(simd, (first, weights, norm), out);
-        }
-        self.out = totals;
-    }
-
-    #[inline(always)]
-    fn columns<S: Simd, const C: usize>(
-        &self,
-        simd: S,
-        (first, weights, norm): (usize, &[f32], f32),
-        column: usize,
-        out: &mut [E],
-    ) {
-        let head_dim = self.shape.head_dim;
-        let mut sums = [simd.splat(0.0); C];
-        for run in self.runs(first) {
-            let weights = &weights[run.position - first..][..run.count];
-            let rows = self.cached.values[run.start * head_dim..][..run.count * head_dim]
-                .chunks_exact(head_dim);
-            for (row, &weight) in rows.zip(weights) {
-                let row = &chunks::<E, E::Chunk<S>>(row)[column..][..C];
-                let weight = simd.splat(weight);
-                for c in 0..C {
-                    sums[c] = simd.mul_add(weight, E::load(simd, &row[c]), sums[c]);
+            let sums = self.last_columns(simd, first, weights);
+            for h in 0..H {
+                let out = &mut out[h * head_dim..][..head_dim];
+                if let Some(mut rest) = padded::<E, E::Chunk<S>>(out) {
+                    E::store(simd, simd.mul(sums[h], factors[h]), &mut rest);
+                    unpad(&rest, out);
                 }
             }
         }
-        let out = &mut chunks_mut::<E, E::Chunk<S>>(out)[column..][..C];
-        for c in 0..C {
-            E::store(simd, simd.mul(sums[c], simd.splat(norm)), &mut out[c]);
+        H
+    }
+
+    /// Returns the sums of `C` registers of dimensions.
+    #[inline(always)]
+    fn columns<S: Simd, const H: usize, const C: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        weights: [&[f32]; H],
+        column: usize,
+    ) -> [[S::Vector; C]; H] {
+        let head_dim = self.shape.head_dim;
+        let mut sums = [[simd.splat(0.0); C]; H];
+        for run in self.runs(first) {
+            let weights = weights.map(|weights| &weights[run.position - first..][..run.count]);
+            let rows = run.of(self.cached.values, head_dim).chunks_exact(head_dim);
+            for (j, row) in rows.enumerate() {
+                let row = &chunks::<E, E::Chunk<S>>(row)[column..][..C];
+                let mut values = [simd.splat(0.0); C];
+                for c in 0..C {
+                    values[c] = E::load(simd, &row[c]);
+                }
+                for h in 0..H {
+                    let weight = simd.splat(weights[h][j]);
+                    for c in 0..C {
+                        sums[h][c] = simd.mul_add(weight, values[c], sums[h][c]);
+                    }
+                }
+            }
         }
+        sums
     }
 
     /// As `columns`, for the dimensions after the last whole register.
     #[inline(always)]
-    fn last_columns<S: Simd>(
+    fn last_columns<S: Simd, const H: usize>(
         &self,
         simd: S,
-        (first, weights, norm): (usize, &[f32], f32),
-        out: &mut [E],
-    ) {
+        first: usize,
+        weights: [&[f32]; H],
+    ) -> [S::Vector; H] {
         let head_dim = self.shape.head_dim;
-        let mut sum = simd.splat(0.0);
+        let mut sums = [simd.splat(0.0); H];
         for run in self.runs(first) {
-            let weights = &weights[run.position - first..][..run.count];
-            let rows = self.cached.values[run.start * head_dim..][..run.count * head_dim]
-                .chunks_exact(head_dim);
-            for (row, &weight) in rows.zip(weights) {
+            let rows = run.of(self.cached.values, head_dim).chunks_exact(head_dim);
+            for (j, row) in rows.enumerate() {
                 if let Some(rest) = padded::<E, E::Chunk<S>>(row) {
-                    sum = simd.mul_add(simd.splat(weight), E::load(simd, &rest), sum);
+                    let row = E::load(simd, &rest);
+                    for h in 0..H {
+                        let weight = simd.splat(weights[h][run.position - first + j]);
+                        sums[h] = simd.mul_add(weight, row, sums[h]);
+                    }
                 }
             }
         }
-        if let Some(mut rest) = padded::<E, E::Chunk<S>>(out) {
-            E::store(simd, simd.mul(sum, simd.splat(norm)), &mut rest);
-            unpad(&rest, out);
-        }
+        sums
     }
 
     /// Lists the runs of positions that lie one after the other in memory, from `first` to the token's own.
@@ -202,4 +247,39 @@ struct Run {
     /// The first position.
     position: usize,
     count: usize,
+}
+
+impl Run {
+    /// Returns the run's keys or values.
+    #[inline(always)]
+    fn of<'a, E>(&self, numbers: &'a [E], head_dim: usize) -> &'a [E] {
+        &numbers[self.start * head_dim..][..self.count * head_dim]
+    }
+}
+
+/// Asks for numbers to be brought near.
+#[inline(always)]
+fn fetch<S: Simd, E>(simd: S, numbers: &[E]) {
+    for first in numbers.iter().step_by(LINE / size_of::<E>()) {
+        simd.prefetch(std::ptr::from_ref(first).cast());
+    }
+}
+
+/// Writes `H` heads' sums, each multiplied by its factor, to `C` registers of dimensions.
+#[inline(always)]
+fn put<S: Simd, E: Element, const H: usize, const C: usize>(
+    simd: S,
+    sums: [[S::Vector; C]; H],
+    factors: [S::Vector; H],
+    column: usize,
+    head_dim: usize,
+    out: &mut [E],
+) {
+    for h in 0..H {
+        let out = &mut out[h * head_dim..][..head_dim];
+        let out = &mut chunks_mut::<E, E::Chunk<S>>(out)[column..][..C];
+        for c in 0..C {
+            E::store(simd, simd.mul(sums[h][c], factors[h]), &mut out[c]);
+        }
+    }
 }

@@ -136,8 +136,7 @@ impl Simd for Avx2 {
         let mut sums = [0.0; N];
         let (fours, rest) = x.as_chunks::<4>();
         for (sums, x) in sums.as_chunks_mut::<4>().0.iter_mut().zip(fours) {
-            // SAFETY: `detect` found AVX2.
-            *sums = unsafe { sums_of_four(*x) };
+            *sums = self.sums_of_four(*x);
         }
         for (sum, x) in sums[N - rest.len()..].iter_mut().zip(rest) {
             *sum = self.sum(*x);
@@ -158,21 +157,33 @@ impl Simd for Avx2 {
     }
 }
 
-/// Adds pairs of registers up, three times over: what comes out holds the sums of all four, each in the order of
-/// [`Simd::sum`].
-#[target_feature(enable = "avx2")]
-#[inline]
-fn sums_of_four(x: [__m256; 4]) -> [f32; 4] {
-    let halved = |a, b| {
-        // Halves of a register: (a0 b0) + (a1 b1).
-        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
-    };
-    let (low, high) = (halved(x[0], x[1]), halved(x[2], x[3]));
-    // Within each half: (l0 h0 l1 h1) + (l2 h2 l3 h3), then the two halves of that.
-    let pairs = _mm256_add_ps(_mm256_unpacklo_ps(low, high), _mm256_unpackhi_ps(low, high));
-    let sums = _mm256_add_ps(pairs, _mm256_permute_ps::<0b01_00_11_10>(pairs));
-    let sums: [f32; 8] = bytemuck::cast(sums);
-    [sums[0], sums[4], sums[1], sums[5]]
+impl Avx2 {
+    /// Adds pairs of registers up, three times over: what comes out holds the sums of all four, each in the order of
+    /// [`Simd::sum`].
+    #[inline(always)]
+    fn sums_of_four(self, x: [__m256; 4]) -> [f32; 4] {
+        let (low, high) = (self.halves(x[0], x[1]), self.halves(x[2], x[3]));
+        // Within each half: (l0 h0 l1 h1) + (l2 h2 l3 h3), then the two halves of that.
+        // SAFETY: `detect` found AVX; so for the two below.
+        let first = unsafe { _mm256_unpacklo_ps(low, high) };
+        // SAFETY: as above.
+        let second = unsafe { _mm256_unpackhi_ps(low, high) };
+        let pairs = self.add(first, second);
+        // SAFETY: as above.
+        let swapped = unsafe { _mm256_permute_ps::<0b01_00_11_10>(pairs) };
+        let sums: [f32; 8] = bytemuck::cast(self.add(pairs, swapped));
+        [sums[0], sums[4], sums[1], sums[5]]
+    }
+
+    /// Of registers in halves: `(a0 b0) + (a1 b1)`.
+    #[inline(always)]
+    fn halves(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `detect` found AVX.
+        let first = unsafe { _mm256_permute2f128_ps::<0x20>(a, b) };
+        // SAFETY: as above.
+        let second = unsafe { _mm256_permute2f128_ps::<0x31>(a, b) };
+        self.add(first, second)
+    }
 }
 
 impl Set for Avx2 {

@@ -1,4 +1,5 @@
-//! 512-bit vectors: AVX-512 F, and its bf16 dot products where there are any.
+//! 512-bit vectors: AVX-512 as every server processor has it (F, BW, DQ, VL), and its bf16 dot products where there
+//! are any. Without VL the compiler can use but half of the registers.
 
 use std::arch::x86_64::*;
 
@@ -9,28 +10,32 @@ use super::{
     simd::{Product, Set, Simd, Widened},
 };
 
-/// The proof that this processor has AVX-512 F.
+/// The proof that this processor has AVX-512 F, BW, DQ and VL.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
-/// The proof that this processor has AVX-512 F and its bf16 instructions.
+/// The proof that this processor has AVX-512 and its bf16 instructions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512Bf16(Avx512);
 
 impl Avx512 {
     /// Asks the processor.
     pub(crate) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        has.then_some(Self(()))
     }
 
     /// Runs a kernel that was compiled for this set.
     #[inline(always)]
     pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
-        #[target_feature(enable = "avx512f")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         fn compiled<O: Op>(set: Avx512, op: O) -> O::Output {
             op.run(set)
         }
-        // SAFETY: `detect` found the feature, else there were no `self`.
+        // SAFETY: `detect` found the features, else there were no `self`.
         unsafe { compiled(self, op) }
     }
 }
@@ -44,11 +49,11 @@ impl Avx512Bf16 {
     /// Runs a kernel that was compiled for this set.
     #[inline(always)]
     pub(crate) fn run<O: Op>(self, op: O) -> O::Output {
-        #[target_feature(enable = "avx512f,avx512bf16")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
         fn compiled<O: Op>(set: Avx512Bf16, op: O) -> O::Output {
             op.run(set)
         }
-        // SAFETY: `detect` found both features, else there were no `self`.
+        // SAFETY: `detect` found the features, else there were no `self`.
         unsafe { compiled(self, op) }
     }
 }
@@ -159,8 +164,7 @@ impl Simd for Avx512 {
         let mut sums = [0.0; N];
         let (eights, rest) = x.as_chunks::<8>();
         for (sums, x) in sums.as_chunks_mut::<8>().0.iter_mut().zip(eights) {
-            // SAFETY: `detect` found AVX-512 F.
-            *sums = unsafe { sums_of_eight(*x) };
+            *sums = self.sums_of_eight(*x);
         }
         for (sum, x) in sums[N - rest.len()..].iter_mut().zip(rest) {
             *sum = self.sum(*x);
@@ -238,26 +242,43 @@ impl Product for Avx512Bf16 {
     }
 }
 
-/// Adds pairs of registers up, four times over: what comes out holds the sums of all eight, each in the order of
-/// [`Simd::sum`], at less than three instructions a sum.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn sums_of_eight(x: [__m512; 8]) -> [f32; 8] {
-    // Quarters of a register: x is (0 1 2 3).
-    let halved = |a, b| {
-        // (a0 a1 b0 b1) + (a2 a3 b2 b3)
-        _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
-    };
-    let quartered = |a, b| {
-        // Of two such pairs, (a b c d): a quarter for each.
-        _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
-    };
-    let low = quartered(halved(x[0], x[1]), halved(x[2], x[3]));
-    let high = quartered(halved(x[4], x[5]), halved(x[6], x[7]));
-    // Within each quarter: (l0 h0 l1 h1) + (l2 h2 l3 h3), then the two halves of that.
-    let pairs = _mm512_add_ps(_mm512_unpacklo_ps(low, high), _mm512_unpackhi_ps(low, high));
-    let sums = _mm512_add_ps(pairs, _mm512_permute_ps::<0b01_00_11_10>(pairs));
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
-    let sums = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums));
-    bytemuck::cast(sums)
+impl Avx512 {
+    /// Adds pairs of registers up, four times over: what comes out holds the sums of all eight, each in the order of
+    /// [`Simd::sum`], at less than three instructions a sum.
+    #[inline(always)]
+    fn sums_of_eight(self, x: [__m512; 8]) -> [f32; 8] {
+        let low = self.quarters(self.halves(x[0], x[1]), self.halves(x[2], x[3]));
+        let high = self.quarters(self.halves(x[4], x[5]), self.halves(x[6], x[7]));
+        // Within each quarter: (l0 h0 l1 h1) + (l2 h2 l3 h3), then the two halves of that.
+        // SAFETY: `detect` found AVX-512 F; so for the two below.
+        let first = unsafe { _mm512_unpacklo_ps(low, high) };
+        // SAFETY: as above.
+        let second = unsafe { _mm512_unpackhi_ps(low, high) };
+        let pairs = self.add(first, second);
+        // SAFETY: as above.
+        let swapped = unsafe { _mm512_permute_ps::<0b01_00_11_10>(pairs) };
+        let mut sums = [0.0; 16];
+        self.store(self.add(pairs, swapped), &mut sums);
+        [sums[0], sums[4], sums[8], sums[12], sums[1], sums[5], sums[9], sums[13]]
+    }
+
+    /// Of registers in quarters: `(a0 a1 b0 b1) + (a2 a3 b2 b3)`.
+    #[inline(always)]
+    fn halves(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        let first = unsafe { _mm512_shuffle_f32x4::<0x44>(a, b) };
+        // SAFETY: as above.
+        let second = unsafe { _mm512_shuffle_f32x4::<0xee>(a, b) };
+        self.add(first, second)
+    }
+
+    /// Of two [`Self::halves`], `(a a b b)` and `(c c d d)`: `(a b c d)`.
+    #[inline(always)]
+    fn quarters(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `detect` found AVX-512 F.
+        let first = unsafe { _mm512_shuffle_f32x4::<0x88>(a, b) };
+        // SAFETY: as above.
+        let second = unsafe { _mm512_shuffle_f32x4::<0xdd>(a, b) };
+        self.add(first, second)
+    }
 }

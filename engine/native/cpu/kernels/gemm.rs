@@ -17,8 +17,8 @@ use super::{
 pub(crate) const COLUMN_BLOCK: usize = 8;
 /// Bytes of activations that stay in the second-level cache while the columns pass by.
 const CACHED_ACTIVATIONS: usize = 192 * 1024;
-/// Bytes that the processor moves at a time.
-const LINE: usize = 64;
+/// Bytes that memory gives at a time.
+pub(crate) const LINE: usize = 64;
 
 /// A piece of work for one thread: some columns of the product, for all rows.
 pub(crate) struct Gemm<'a, E> {
@@ -231,5 +231,10 @@ fn dots<P: Product, const R: usize, const C: usize>(
             sums[i][j] = product.mul_add(rest, product.load(&weights), sums[i][j]);
         }
     }
-    sums.map(|sums| simd.sums(sums))
+    // No closures where there are registers: those are compiled without the instruction set.
+    let mut totals = [[0.0; C]; R];
+    for i in 0..R {
+        totals[i] = simd.sums(sums[i]);
+    }
+    totals
 }

@@ -43,7 +43,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The sum of each one's lanes, in the order of `sum`.
     #[inline(always)]
     fn sums<const N: usize>(self, x: [Self::Vector; N]) -> [f32; N] {
-        x.map(|x| self.sum(x))
+        let mut sums = [0.0; N];
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = self.sum(x);
+        }
+        sums
     }
     /// The largest lane.
     fn largest(self, x: Self::Vector) -> f32;
