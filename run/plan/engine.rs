@@ -24,15 +24,16 @@ impl PlannedEngine<'_> {
         blocks.saturating_mul(self.config.block_size as u64).saturating_mul(position)
     }
 
-    /// Returns the bytes of the buffers of one step: activations of its tokens, logits of its sequences, and each
-    /// thread's view of one row of logits.
+    /// Returns the bytes of the buffers of one step: activations of its tokens (in f32 what products give, in the
+    /// engine's format what goes into them), logits of its sequences, and each thread's view of one row of logits.
     pub(super) fn buffers(&self) -> u64 {
         let spec = self.spec;
-        let attention = 2 * spec.q_size() + 2 * spec.kv_size();
-        let width = 2 * spec.hidden_size + attention + 2 * spec.intermediate_size;
+        let (hidden, q, ffn) = (spec.hidden_size, spec.q_size(), spec.intermediate_size);
+        let given = (hidden + q + 2 * spec.kv_size() + 2 * ffn) as u64 * F32;
+        let taken = ((hidden + q + ffn) * self.dtype.size()) as u64;
         let running = self.sequences.min(self.config.max_batch);
-        let logits = (running + 3 * self.threads) * spec.vocab_size;
-        (self.config.max_batch_tokens * width + logits) as u64 * F32
+        let logits = ((running + 3 * self.threads) * spec.vocab_size) as u64 * F32;
+        self.config.max_batch_tokens as u64 * (given + taken) + logits
     }
 
     /// Returns the bytes of one copy of the weights in the engine's format.

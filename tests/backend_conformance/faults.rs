@@ -1,7 +1,7 @@
 //! The library misbehaves, by script: every time the outcome is an error that says so, in time, or no harm at all.
 
 use rollforge::{
-    engine::{EngineModel, Error, RefitMode, Request, StreamEvent, Verdict},
+    engine::{EngineModel, Error, RefitMode, StreamEvent, Verdict},
     rollout::WeightVersion,
 };
 

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Columns that are computed for all rows before the next ones: a multiple of every tile's width.
-pub(crate) const COLUMN_BLOCK: usize = 8;
+pub(crate) const COLUMN_BLOCK: usize = 16;
 /// Bytes of activations that stay in the second-level cache while the columns pass by.
 const CACHED_ACTIVATIONS: usize = 192 * 1024;
 /// Bytes that memory gives at a time.
@@ -98,7 +98,8 @@ impl Ahead {
         let bytes = COLUMN_BLOCK * gemm.depth * size_of::<P::Number>();
         // Where these weights end, those that are needed next often start.
         let next: *const u8 = gemm.w.as_ptr().wrapping_add(column * gemm.depth).cast();
-        let tiles = rows.div_ceil(3) * if P::Simd::MANY_REGISTERS || rows == 1 { 1 } else { 2 };
+        let width = if P::Simd::MANY_REGISTERS || rows == 1 { 8 } else { 4 };
+        let tiles = rows.div_ceil(3) * (COLUMN_BLOCK / width);
         let steps = tiles * (gemm.depth * size_of::<P::Number>()).div_ceil(size_of::<P::Chunk>());
         Self { next, end: next.wrapping_add(bytes), lines: bytes.div_ceil(LINE).div_ceil(steps) }
     }
