@@ -1,5 +1,6 @@
 //! `rollforge bench`: measurements on this machine.
 
+mod engine;
 mod refit;
 
 use std::process::ExitCode;
@@ -15,11 +16,13 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Engine(engine::Arguments),
     Refit(refit::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.what {
+        What::Engine(arguments) => engine::run(arguments),
         What::Refit(arguments) => refit::run(arguments),
     }
 }

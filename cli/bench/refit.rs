@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let line = Line {
             times: &times,
             double: arguments.double,
-            median_seconds: times.median(),
+            median_seconds: times.seconds.median(),
             gigabytes_per_second: times.gigabytes_per_second(),
         };
         print(serde_json::to_string(&line)?)?;
@@ -88,8 +88,8 @@ fn table(arguments: &Arguments, times: &RefitTimes) -> Table {
     let backend = arguments.backend.to_possible_value();
     let backend = backend.map(|value| value.get_name().to_owned()).unwrap_or_default();
     let double = if arguments.double { " (the contract double: no measure of a GPU)" } else { "" };
-    let (low, high) = times.spread();
-    let count = times.seconds.len();
+    let (low, high) = times.seconds.spread();
+    let count = times.seconds.count();
     let rate = times.gigabytes_per_second();
     let rows = [
         ("machine", times.machine.clone()),
@@ -100,7 +100,10 @@ fn table(arguments: &Arguments, times: &RefitTimes) -> Table {
         ("first refit", format!("{:.6} s", times.first_seconds)),
         (
             "refit",
-            format!("{:.6} s, the median of {count} ({low:.6} to {high:.6})", times.median()),
+            format!(
+                "{:.6} s, the median of {count} ({low:.6} to {high:.6})",
+                times.seconds.median()
+            ),
         ),
         ("rate", rate.map_or("none: no byte moves".into(), |rate| format!("{rate:.2} GB/s"))),
     ];

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use super::{Measurements, Shape};
 use crate::{
     engine::{
         BackendKind, Engine, EngineConfig, EngineModel, RefitMode, RefitReport, TensorRtLlmConfig,
     },
-    model::{Init, ModelSpec, random_weights},
-    rollout::WeightVersion,
+    rollout::{Dtype, WeightVersion},
     run::{
         engine_verify::{engine_dtype, renumbered},
         machine, model_directory,
@@ -55,33 +55,14 @@ pub struct RefitTimes {
     /// Seconds of the first refit, which checks every tensor and binds it.
     pub first_seconds: f64,
     /// Seconds of each refit after that.
-    pub seconds: Vec<f64>,
+    pub seconds: Measurements,
 }
 
 impl RefitTimes {
-    /// Returns the middle of the seconds.
-    pub fn median(&self) -> f64 {
-        let sorted = self.sorted();
-        let (low, high) = ((sorted.len() - 1) / 2, sorted.len() / 2);
-        f64::midpoint(sorted[low], sorted[high])
-    }
-
-    /// Returns the smallest and the largest of the seconds.
-    pub fn spread(&self) -> (f64, f64) {
-        let sorted = self.sorted();
-        (sorted[0], sorted[sorted.len() - 1])
-    }
-
     /// Returns the rate at which weights get in at the median, in GB/s. None where no byte moves: an alias has no rate.
     pub fn gigabytes_per_second(&self) -> Option<f64> {
         let moves = self.backend != BackendKind::Native || self.copied_bytes > 0;
-        moves.then(|| self.weight_bytes as f64 / 1e9 / self.median().max(1e-9))
-    }
-
-    fn sorted(&self) -> Vec<f64> {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted
+        moves.then(|| self.weight_bytes as f64 / 1e9 / self.seconds.median().max(1e-9))
     }
 }
 
@@ -103,6 +84,7 @@ pub fn refit(options: &RefitBench) -> Result<RefitTimes> {
     let first = once(1)?;
     let reports: Vec<RefitReport> =
         (0..options.repeats).map(|number| once(number + 2)).collect::<Result<_>>()?;
+    let seconds: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
     Ok(RefitTimes {
         backend: options.backend,
         mode: options.mode,
@@ -112,7 +94,7 @@ pub fn refit(options: &RefitBench) -> Result<RefitTimes> {
         weight_bytes: model.weights.bytes(),
         copied_bytes: reports[0].bytes,
         first_seconds: first.seconds,
-        seconds: reports.iter().map(|report| report.seconds).collect(),
+        seconds: seconds.into(),
     })
 }
 
@@ -124,7 +106,7 @@ fn native(options: &RefitBench) -> Result<(EngineModel, Engine)> {
     let config = EngineConfig::default();
     let model = match &options.model {
         Some(path) => EngineModel::open(&config, &model_directory(path))?,
-        None => made_up(),
+        None => Shape::Llama60M.model(Dtype::F32),
     };
     let engine = Engine::builder().config(config).model(model.clone()).build()?;
     Ok((model, engine))
@@ -172,21 +154,6 @@ fn double(_: &Path, _: &Path) -> Result<PathBuf> {
     anyhow::bail!("--double needs a build with the feature `tensorrt-llm`")
 }
 
-fn made_up() -> EngineModel {
-    let spec = ModelSpec {
-        hidden_size: 512,
-        intermediate_size: 1408,
-        num_layers: 8,
-        num_heads: 8,
-        num_kv_heads: 4,
-        head_dim: 64,
-        vocab_size: 32_000,
-        ..EngineModel::tiny(0).spec
-    };
-    let weights = random_weights(&spec, Init { std: 0.02, seed: 0 });
-    EngineModel { spec, weights, eos: Vec::new(), tokenizer: None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,15 +168,8 @@ mod tests {
             weight_bytes: 4_000_000_000,
             copied_bytes: 4_000_000_000,
             first_seconds: 9.0,
-            seconds: seconds.to_vec(),
+            seconds: seconds.to_vec().into(),
         }
-    }
-
-    #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
-        assert_eq!(times(&[4.0, 1.0, 2.0, 9.0]).median(), 3.0);
-        assert_eq!(times(&[4.0, 1.0, 2.0]).median(), 2.0);
-        assert_eq!(times(&[4.0, 1.0, 2.0]).spread(), (1.0, 4.0));
     }
 
     #[test]

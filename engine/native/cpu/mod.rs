@@ -33,7 +33,7 @@ use crate::{
 
 use half::bf16;
 use kernels::Element;
-pub use kernels::KernelChoice;
+pub use kernels::{KernelChoice, Roofline};
 pub(super) use kernels::{Kernels, Op, Set};
 use kv::KvCache;
 use pass::{Pass, Workspace};
@@ -128,6 +128,11 @@ impl Cpu {
         };
         let rotary = Rotary::new(&spec);
         Ok(Self { spec, kernels, team, serving, memory, rotary })
+    }
+
+    /// Measures what this processor and its memory can do at most, with these kernels and threads.
+    pub fn roofline(&mut self) -> Roofline {
+        self.kernels.roofline(&mut self.team)
     }
 
     /// Returns the instruction set in use: `portable`, `avx2`, `avx512` or `avx512-bf16`.

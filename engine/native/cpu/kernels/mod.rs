@@ -12,6 +12,7 @@ mod gemm;
 mod linear;
 mod pointwise;
 mod portable;
+mod roofline;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use attention::{Attend, AttentionShape, Cached, Scratch};
 pub(crate) use linear::{GateUp, Linear, Linears};
 pub(crate) use pointwise::{Narrow, RmsNorm, Rotate};
+pub use roofline::Roofline;
 pub(crate) use simd::{Element, Set};
 
 /// Which instruction set the kernels use.
