@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use crate::{
@@ -91,10 +91,6 @@ pub fn engine(options: &EngineBench, mut progress: impl FnMut(&str)) -> Result<E
     ensure!(options.repeats >= 1, "--repeats must be at least 1, got 0");
     ensure!(options.prompt >= 1, "--prompt must be at least 1, got 0");
     ensure!(options.new >= 2, "--new must be at least 2, got {}", options.new);
-    progress("the machine's limits");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if options.threads == 0 { cores } else { options.threads };
-    let (roofline, kernels) = limits(threads)?;
     let model = open(options)?;
     let spec = model.spec.clone();
     let longest = options.prefill.iter().copied().max().unwrap_or(0);
@@ -104,6 +100,10 @@ pub fn engine(options: &EngineBench, mut progress: impl FnMut(&str)) -> Result<E
         "the model has {} positions, and {room} are asked for",
         spec.max_positions
     );
+    progress("the machine's limits");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if options.threads == 0 { cores } else { options.threads };
+    let (roofline, kernels) = limits(threads)?;
     let largest = options.batches.iter().copied().max().unwrap_or(1);
     let config = EngineConfig {
         threads,
@@ -146,7 +146,7 @@ fn open(options: &EngineBench) -> Result<EngineModel> {
     let Some(path) = &options.model else { return Ok(options.shape.model(options.dtype)) };
     let dtype = if options.dtype == Dtype::F32 { EngineDtype::F32 } else { EngineDtype::Bf16 };
     let config = EngineConfig { dtype, ..EngineConfig::default() };
-    EngineModel::open(&config, &model_directory(path)).context("cannot open the model")
+    Ok(EngineModel::open(&config, &model_directory(path))?)
 }
 
 /// What a machine can do with one number format.

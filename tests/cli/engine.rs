@@ -16,7 +16,8 @@ fn every_command_says_what_it_takes() {
         ),
         (&["engine", "inspect"], &["--json", "--no-load"]),
         (&["engine", "verify"], &["--prompts", "--threshold", "--double"]),
-        (&["bench"], &["refit"]),
+        (&["bench"], &["engine", "refit"]),
+        (&["bench", "engine"], &["--shape", "--batch", "--repeats"]),
         (&["bench", "refit"], &["--backend", "tensorrt-llm", "--repeats"]),
         (&["ppo"], &["--backend", "--engine"]),
     ] {
@@ -30,6 +31,7 @@ fn every_command_says_what_it_takes() {
         &["engine", "build", "model"],
         &["engine", "build", "m", "--out", "o", "--double", "--checkpoint-only"],
         &["bench", "refit", "--backend", "tensorrt"],
+        &["bench", "engine", "--shape", "7B"],
     ] {
         assert_eq!(rollforge(bad).status.code(), Some(2), "{bad:?}");
     }
@@ -269,4 +271,27 @@ fn an_engine_that_is_not_the_models_is_refused_by_key() {
         text(&world.path("two")),
     ]);
     assert_eq!(said, "--tp must be 1 with --double, got 2");
+}
+
+#[test]
+fn bench_engine_holds_each_rate_against_a_limit_of_the_same_run() {
+    let small = ["--shape", "5M", "--prompt", "4", "--threads", "1", "--repeats", "2"];
+    let bench = |more: &[&str]| [&["bench", "engine"], &small[..], more].concat();
+    let all =
+        bench(&["--dtype", "f32", "--batch", "1,3", "--new", "4", "--prefill", "8", "--json"]);
+    let times: Value = serde_json::from_str(&answer(&all)).unwrap();
+    let names: Vec<_> =
+        times["rates"].as_array().unwrap().iter().map(|rate| rate["name"].clone()).collect();
+    let wanted = ["decode_b1_p4_n4", "decode_b3_p4_n4", "prefill_b1_t8"];
+    assert_eq!(names, wanted.map(|name| format!("{name}_tokens_per_s")));
+    for rate in times["rates"].as_array().unwrap() {
+        let values = rate["values"].as_array().unwrap();
+        assert_eq!(values.len(), 2);
+        assert!(values.iter().all(|value| value.as_f64().unwrap() > 0.0), "{rate}");
+        assert!(rate["limit"].as_f64().unwrap() > 0.0, "{rate}");
+    }
+    assert!(times["parameters"].as_f64().unwrap() > 4e6);
+    assert_eq!(refusal(&bench(&["--batch", "0"])), "--batch must be at least 1, got 0");
+    let missing = refusal(&["bench", "engine", "--model", "no/such/model"]);
+    assert!(missing.contains("no/such/model/config.json"), "{missing}");
 }
