@@ -276,7 +276,7 @@ fn an_engine_that_is_not_the_models_is_refused_by_key() {
 #[test]
 fn bench_engine_holds_each_rate_against_a_limit_of_the_same_run() {
     let small = ["--shape", "5M", "--prompt", "4", "--threads", "1", "--repeats", "2"];
-    let bench = |more: &[&str]| [&["bench", "engine"], &small[..], more].concat();
+    let bench = |more: &[&'static str]| [&["bench", "engine"], &small[..], more].concat();
     let all =
         bench(&["--dtype", "f32", "--batch", "1,3", "--new", "4", "--prefill", "8", "--json"]);
     let times: Value = serde_json::from_str(&answer(&all)).unwrap();
