@@ -294,7 +294,11 @@ impl Back {
 
     fn add(&mut self, ticket: Ticket) {
         self.count += 1;
-        self.beyond.insert(ticket.0);
+        if ticket.0 > self.all_below {
+            self.beyond.insert(ticket.0);
+            return;
+        }
+        self.all_below += 1;
         while self.beyond.remove(&self.all_below) {
             self.all_below += 1;
         }

@@ -1,6 +1,6 @@
 //! Decides which item is taken next. Pure: no atomics, no clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::{Order, QueueOptions, QueueSnapshot, Ticket};
 
@@ -72,49 +72,74 @@ impl<T> Arrivals<T> {
 /// The reorder buffer: bounded, since no more tickets are out than the queue has capacity.
 pub(super) struct ByTicket<T> {
     next: u64,
-    /// `None`: the ticket has no item.
-    waiting: BTreeMap<u64, Option<T>>,
+    /// What has become of `next` and of those after it, up to the last of which anything is known.
+    places: VecDeque<Place<T>>,
     items: usize,
+}
+
+/// What has become of a ticket.
+enum Place<T> {
+    Out,
+    Dropped,
+    Here(T),
 }
 
 impl<T> ByTicket<T> {
     fn restore(snapshot: QueueSnapshot<T>) -> Self {
         let next = snapshot.oldest().0;
         // What is not open from there on was dropped: in this order nothing is taken before what is older.
-        let mut waiting: BTreeMap<u64, Option<T>> =
-            (next..snapshot.next.0).map(|ticket| (ticket, None)).collect();
-        for ticket in &snapshot.out {
-            waiting.remove(&ticket.0);
+        let places = (next..snapshot.next.0).map(|_| Place::Dropped).collect();
+        let mut arrivals = Self { next, places, items: snapshot.answered.len() };
+        for ticket in snapshot.out {
+            *arrivals.place(ticket) = Place::Out;
         }
-        let items = snapshot.answered.len();
-        waiting.extend(snapshot.answered.into_iter().map(|(ticket, item)| (ticket.0, Some(item))));
-        Self { next, waiting, items }
+        for (ticket, item) in snapshot.answered {
+            *arrivals.place(ticket) = Place::Here(item);
+        }
+        arrivals
+    }
+
+    /// Returns the place of a ticket that was not taken yet.
+    fn place(&mut self, ticket: Ticket) -> &mut Place<T> {
+        let index = (ticket.0 - self.next) as usize;
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, || Place::Out);
+        }
+        &mut self.places[index]
     }
 
     fn add(&mut self, ticket: Ticket, item: Option<T>) {
         self.items += usize::from(item.is_some());
-        self.waiting.insert(ticket.0, item);
-        // Skipped at once, so that `next` names a ticket somebody has.
-        while let Some(None) = self.waiting.get(&self.next) {
-            self.waiting.remove(&self.next);
-            self.next += 1;
-        }
+        *self.place(ticket) = item.map_or(Place::Dropped, Place::Here);
+        self.skip_dropped();
     }
 
     fn next(&mut self) -> Option<(Ticket, T)> {
-        loop {
-            let ticket = Ticket(self.next);
-            let item = self.waiting.remove(&self.next)?;
+        let ticket = Ticket(self.next);
+        let Some(Place::Here(item)) =
+            self.places.pop_front_if(|place| matches!(place, Place::Here(_)))
+        else {
+            return None;
+        };
+        self.next += 1;
+        self.items -= 1;
+        self.skip_dropped();
+        Some((ticket, item))
+    }
+
+    /// Skips them at once, so that `next` names a ticket somebody has.
+    fn skip_dropped(&mut self) {
+        while let Some(Place::Dropped) = self.places.front() {
+            self.places.pop_front();
             self.next += 1;
-            if let Some(item) = item {
-                self.items -= 1;
-                return Some((ticket, item));
-            }
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = (Ticket, &T)> {
-        self.waiting.iter().filter_map(|(&at, item)| Some((Ticket(at), item.as_ref()?)))
+        (self.next..).map(Ticket).zip(&self.places).filter_map(|(ticket, place)| match place {
+            Place::Here(item) => Some((ticket, item)),
+            Place::Out | Place::Dropped => None,
+        })
     }
 }
 
