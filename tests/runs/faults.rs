@@ -49,7 +49,9 @@ fn every_invariant_holds_in_a_usual_run_and_says_so() {
         }
         let kl: Vec<_> = lines.iter().map(|line| line["invariant/kl"].as_f64()).collect();
         assert_eq!(kl, [Some(0.0), None, None], "{run}: after an optimizer step it may move");
-        assert!(warnings(&world, run).is_empty());
+        // How far stale samples are from the policy depends on who was faster.
+        let broken = warnings(&world, run).into_iter().filter(|(name, _)| name != "mismatch");
+        assert_eq!(broken.collect::<Vec<_>>(), []);
     }
 }
 
