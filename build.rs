@@ -1,4 +1,4 @@
-//! Tells the linker where libtorch lies, and builds the border to TensorRT-LLM.
+//! Tells the linker where libtorch lies and the crate which compiler it has, and builds the border to TensorRT-LLM.
 
 #[cfg(feature = "tensorrt-llm")]
 #[path = "build/mod.rs"]
@@ -9,8 +9,17 @@ fn main() {
     // Known in every build, also where the feature that may set it is off.
     println!("cargo:rustc-check-cfg=cfg(trtllm_linked)");
     rpath();
+    compiler();
     #[cfg(feature = "tensorrt-llm")]
     tensorrt_llm::build();
+}
+
+/// Measurements say which compiler made what they measured.
+fn compiler() {
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let said = std::process::Command::new(rustc).arg("--version").output();
+    let version = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    println!("cargo:rustc-env=ROLLFORGE_RUSTC={}", version.unwrap_or_default());
 }
 
 /// torch-sys sets an rpath for itself only, and `rustc-link-arg` does not travel to dependents: pass it on.

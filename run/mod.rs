@@ -46,7 +46,6 @@ mod opening;
 pub mod page;
 #[cfg(feature = "libtorch")]
 mod panics;
-#[cfg(feature = "libtorch")]
 mod placement;
 pub mod plan;
 #[cfg(feature = "libtorch")]

@@ -1,6 +1,6 @@
 //! Which cores generate and which train, so that neither waits for the other's.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// How a run's threads are shared out.
@@ -80,6 +80,24 @@ impl Placement {
     }
 }
 
+/// Puts this thread, and every thread and program that it starts from now on, on so many of the cores it may run on (0:
+/// all of them), each a physical core of its own as far as there are enough. Returns them.
+///
+/// # Errors
+/// When there are not as many, or the system refuses the place.
+pub(super) fn pin(threads: usize) -> Result<Vec<usize>> {
+    let mut cores = available();
+    ensure!(
+        threads <= cores.len(),
+        "--threads must be at most {}, the cores this process may run on, got {threads}",
+        cores.len()
+    );
+    cores.sort_by_key(|&core| core != first_sibling(core));
+    cores.truncate(if threads == 0 { cores.len() } else { threads });
+    settle_on(&cores)?;
+    Ok(cores)
+}
+
 /// Returns the cores this thread may run on, those that share a physical core next to each other.
 fn available() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
@@ -127,6 +145,21 @@ mod tests {
         // Nor is anything asked of a system that does not say which cores there are.
         let unknown = Placement::among(&[], 0, 0);
         assert_eq!((unknown.engine_threads, unknown.trainer_threads, unknown.cores), (1, 1, None));
+    }
+
+    #[test]
+    fn what_is_measured_stays_on_its_cores() {
+        let pinned = std::thread::spawn(|| {
+            let all = available().len();
+            let one = pin(1).expect("the core is our own");
+            (all, one, available(), pin(2).unwrap_err().to_string())
+        });
+        let (all, one, after, error) = pinned.join().expect("does not panic");
+        assert!(all >= 1 && one.len() == 1 && after == one, "{one:?} {after:?}");
+        assert!(
+            error.contains("--threads must be at most 1") && error.contains("got 2"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! `rollforge bench`: measurements on this machine.
 
+mod arguments;
 mod engine;
+mod output;
+mod queue;
 mod refit;
+mod table;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-/// Measure how fast pieces of a run are on this machine
+/// Measure how fast pieces of a run are on this machine, against what it can do at most
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -18,11 +22,15 @@ pub(super) struct Arguments {
 enum What {
     Engine(engine::Arguments),
     Refit(refit::Arguments),
+    Queue(queue::Arguments),
+    Table(table::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.what {
         What::Engine(arguments) => engine::run(arguments),
         What::Refit(arguments) => refit::run(arguments),
+        What::Queue(arguments) => queue::run(arguments),
+        What::Table(arguments) => table::run(arguments),
     }
 }

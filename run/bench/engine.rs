@@ -1,30 +1,28 @@
-//! How fast the embedded engine generates, as its users call it, against what the machine can do at most.
+//! How fast the embedded engine generates, as its users call it.
 
-use std::{path::PathBuf, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
+use super::{
+    Report, Row, Subject, Turns, Unit,
+    limits::Limits,
+    peer::{Answer, Arguments},
+    report::Agreement,
+    subject::{OnDisk, engine_dtype, prompt},
+    turns::{at_least, repeated},
+};
 use crate::{
-    engine::{
-        Engine, EngineConfig, EngineDtype, EngineModel, Request, SamplingParams,
-        native::cpu::{Cpu, CpuOptions, Roofline},
-    },
+    engine::{Engine, EngineConfig, Request, SamplingParams},
     model::ModelSpec,
-    rollout::{Dtype, Prompt, PromptId},
-    run::{
-        bench::{Measurements, Shape},
-        machine, model_directory,
-    },
+    rollout::{Dtype, Prompt, PromptId, Rollout},
 };
 
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct EngineBench {
-    /// The model directory, or a run directory. None: a made-up model of `shape`.
-    pub model: Option<PathBuf>,
-    /// What to make up where no model is named.
-    pub shape: Shape,
+    /// The model.
+    pub model: Subject,
     /// The number format to compute with.
     pub dtype: Dtype,
     /// How many sequences are decoded at once, for each measurement of decoding.
@@ -37,61 +35,22 @@ pub struct EngineBench {
     pub prefill: Vec<usize>,
     /// Threads. 0 takes every core.
     pub threads: usize,
-    /// How often each thing is measured, after a first time that does not count.
-    pub repeats: usize,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct EngineTimes {
-    /// Where it was measured.
-    pub machine: String,
-    /// The kernels' instruction set.
-    pub kernels: &'static str,
-    /// The number format.
-    pub dtype: String,
-    /// Threads that computed.
-    pub threads: usize,
-    /// Weights of the model.
-    pub parameters: usize,
-    /// Gigabytes that memory gave in a second, measured before.
-    pub read_gb_per_s: f64,
-    /// Multiplications and additions in a second from registers, in this format, in units of 10^9, measured before.
-    pub peak_gflops: f64,
-    /// Each thing that was measured.
-    pub rates: Vec<Rate>,
-}
-
-/// One thing that was measured, in tokens per second.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rate {
-    /// What: `decode_b32_p32_n64_tokens_per_s`.
-    pub name: String,
-    /// Tokens per second, each time.
-    pub values: Measurements,
-    /// What the machine could do at most.
-    pub limit: f64,
-}
-
-impl Rate {
-    /// Returns the share of the limit that the median reaches.
-    pub fn share(&self) -> f64 {
-        self.values.median() / self.limit
-    }
+    /// How often, and with whom.
+    pub turns: Turns,
 }
 
 /// Measures; `progress` hears what comes next.
 ///
 /// # Errors
 /// One line: what is missing, or cannot be used.
-pub fn engine(options: &EngineBench, mut progress: impl FnMut(&str)) -> Result<EngineTimes> {
-    for (name, numbers) in [("--batch", &options.batches), ("--prefill", &options.prefill)] {
-        ensure!(!numbers.contains(&0), "{name} must be at least 1, got 0");
-    }
-    ensure!(options.repeats >= 1, "--repeats must be at least 1, got 0");
-    ensure!(options.prompt >= 1, "--prompt must be at least 1, got 0");
-    ensure!(options.new >= 2, "--new must be at least 2, got {}", options.new);
-    let model = open(options)?;
+pub fn engine(options: &EngineBench, progress: &mut dyn FnMut(&str)) -> Result<Report> {
+    options.check()?;
+    let compared = !options.turns.peers.is_empty();
+    let disk = compared.then(|| options.model.on_disk(options.dtype)).transpose()?;
+    let model = match &disk {
+        Some(disk) => disk.open(options.dtype)?,
+        None => options.model.open(options.dtype)?,
+    };
     let spec = model.spec.clone();
     let longest = options.prefill.iter().copied().max().unwrap_or(0);
     let room = longest.max(options.prompt + options.new);
@@ -100,77 +59,62 @@ pub fn engine(options: &EngineBench, mut progress: impl FnMut(&str)) -> Result<E
         "the model has {} positions, and {room} are asked for",
         spec.max_positions
     );
-    progress("the machine's limits");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if options.threads == 0 { cores } else { options.threads };
-    let (roofline, kernels) = limits(threads)?;
+    progress("what the machine can do at most");
+    let mut report = Report::begin("engine", options.threads)?;
+    let threads = report.limits.threads;
+    report.set("model", options.model.name());
+    report.set("parameters", spec.parameters());
+    report.set("dtype", options.dtype.to_string());
+    report.set("prompt", options.prompt);
+    report.set("new", options.new);
     let largest = options.batches.iter().copied().max().unwrap_or(1);
     let config = EngineConfig {
         threads,
-        dtype: if options.dtype == Dtype::F32 { EngineDtype::F32 } else { EngineDtype::Bf16 },
+        dtype: engine_dtype(options.dtype),
         max_batch: largest,
         max_batch_tokens: EngineConfig::default().max_batch_tokens.max(largest),
         kv_cache_tokens: (largest * (options.prompt + options.new + 16)).max(longest + 16),
         ..EngineConfig::default()
     };
     let engine = Engine::builder().config(config).model(model).build()?;
-    let bench = Bench { engine, spec, options, limits: Limits::new(roofline, options.dtype) };
-    let mut rates = Vec::new();
-    for &batch in &options.batches {
-        progress(&format!("decode, batch {batch}"));
-        rates.push(bench.decode(batch)?);
+    let bench = Bench { engine, spec, options, limits: report.limits.clone() };
+    let arguments = match &disk {
+        Some(disk) => options.arguments(disk, threads),
+        None => Arguments::none(),
+    };
+    let answers = options
+        .turns
+        .take(&mut report, &arguments, progress, |progress| bench.measure(progress))?;
+    for (peer, answer) in report.peers.iter_mut().zip(&answers) {
+        // In bf16 each engine rounds in other places, and near-equal logits change places.
+        if options.dtype == Dtype::F32 {
+            peer.agreement = bench.agreement(answer)?;
+        }
     }
-    for &length in &options.prefill {
-        progress(&format!("prefill, {length} tokens"));
-        rates.push(bench.prefill(length)?);
-    }
-    Ok(EngineTimes {
-        machine: machine::summary(),
-        kernels,
-        dtype: options.dtype.to_string(),
-        threads,
-        parameters: bench.spec.parameters(),
-        read_gb_per_s: bench.limits.read_bytes_per_s / 1e9,
-        peak_gflops: bench.limits.flops / 1e9,
-        rates,
-    })
+    Ok(report)
 }
 
-fn limits(threads: usize) -> Result<(Roofline, &'static str)> {
-    let EngineModel { spec, weights, .. } = EngineModel::tiny(0);
-    let mut cpu = Cpu::new(spec, &weights, CpuOptions { threads, ..CpuOptions::default() })?;
-    Ok((cpu.roofline(), cpu.kernels()))
-}
-
-fn open(options: &EngineBench) -> Result<EngineModel> {
-    let Some(path) = &options.model else { return Ok(options.shape.model(options.dtype)) };
-    let dtype = if options.dtype == Dtype::F32 { EngineDtype::F32 } else { EngineDtype::Bf16 };
-    let config = EngineConfig { dtype, ..EngineConfig::default() };
-    Ok(EngineModel::open(&config, &model_directory(path))?)
-}
-
-/// What a machine can do with one number format.
-struct Limits {
-    read_bytes_per_s: f64,
-    flops: f64,
-    number: usize,
-}
-
-impl Limits {
-    fn new(roofline: Roofline, dtype: Dtype) -> Self {
-        let flops = if dtype == Dtype::F32 { roofline.f32_flops } else { roofline.bf16_flops };
-        Self { read_bytes_per_s: roofline.read_bytes_per_s, flops, number: dtype.size() }
+impl EngineBench {
+    fn check(&self) -> Result<()> {
+        self.turns.check()?;
+        at_least("--batch", 1, self.batches.iter().copied())?;
+        at_least("--prefill", 1, self.prefill.iter().copied())?;
+        at_least("--prompt", 1, [self.prompt])?;
+        at_least("--new", 2, [self.new])
     }
 
-    /// Returns the most tokens a second where `tokens` go through all weights together and `logits` of them through the
-    /// head: each weight is read once, and multiplied and added once for each token. Attention comes on top.
-    fn tokens_per_s(&self, spec: &ModelSpec, tokens: usize, logits: usize) -> f64 {
-        let table = spec.vocab_size * spec.hidden_size;
-        let tables = if spec.tie_word_embeddings { 1 } else { 2 };
-        let body = (spec.parameters() - tables * table) as f64;
-        let read = (body + table as f64) * self.number as f64 / self.read_bytes_per_s;
-        let operations = 2.0 * (body * tokens as f64 + (table * logits) as f64);
-        tokens as f64 / read.max(operations / self.flops)
+    /// Returns what a peer is told.
+    fn arguments(&self, disk: &OnDisk, threads: usize) -> Arguments {
+        let list = |numbers: &[usize]| {
+            numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
+        Arguments::new(disk.path())
+            .with("--dtype", self.dtype)
+            .with("--batch", list(&self.batches))
+            .with("--prompt", self.prompt)
+            .with("--new", self.new)
+            .with("--threads", threads)
+            .with("--repeats", self.turns.repeats)
     }
 }
 
@@ -182,98 +126,129 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    fn measure(&self, progress: &mut dyn FnMut(&str)) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for &batch in &self.options.batches {
+            progress(&format!("decode, batch {batch}"));
+            rows.push(self.decode(batch)?);
+        }
+        for &length in &self.options.prefill {
+            progress(&format!("prefill, {length} tokens"));
+            rows.push(self.prefill(length)?);
+        }
+        Ok(rows)
+    }
+
     /// Times all tokens of each sequence but the first, which comes with the prompt.
-    fn decode(&self, batch: usize) -> Result<Rate> {
+    fn decode(&self, batch: usize) -> Result<Row> {
         let EngineBench { prompt, new, .. } = *self.options;
-        let once = || -> Result<f64> {
+        let values = repeated(self.options.turns.repeats, || {
             let (first, all) =
                 (self.generate(batch, prompt, 1)?, self.generate(batch, prompt, new)?);
-            Ok((batch * (new - 1)) as f64 / (all - first).max(1e-9))
-        };
-        Ok(Rate {
-            name: format!("decode_b{batch}_p{prompt}_n{new}_tokens_per_s"),
-            values: self.repeated(once)?,
-            limit: self.limits.tokens_per_s(&self.spec, batch, batch),
-        })
+            // On a machine that was busy with something else the first time, the rest did not take less than no time.
+            Ok((batch * (new - 1)) as f64 / (all - first).max(all / new as f64))
+        })?;
+        self.row(&format!("decode_b{batch}"), values, batch, batch)
     }
 
     /// Times a prompt and its first token.
-    fn prefill(&self, length: usize) -> Result<Rate> {
-        let once = || Ok(length as f64 / self.generate(1, length, 1)?);
-        Ok(Rate {
-            name: format!("prefill_b1_t{length}_tokens_per_s"),
-            values: self.repeated(once)?,
-            limit: self.limits.tokens_per_s(&self.spec, length, 1),
-        })
+    fn prefill(&self, length: usize) -> Result<Row> {
+        let values = repeated(self.options.turns.repeats, || {
+            Ok(length as f64 / self.generate(1, length, 1)?)
+        })?;
+        self.row(&format!("prefill_b1_t{length}"), values, length, 1)
     }
 
-    fn repeated(&self, once: impl Fn() -> Result<f64>) -> Result<Measurements> {
-        once()?;
-        let values: Vec<f64> = (0..self.options.repeats).map(|_| once()).collect::<Result<_>>()?;
-        Ok(values.into())
+    fn row(&self, stem: &str, values: Vec<f64>, tokens: usize, logits: usize) -> Result<Row> {
+        let least = self.limits.forward_seconds(&self.spec, self.options.dtype, tokens, logits);
+        Row::new(stem, Unit::TokensPerSecond, values, Some(tokens as f64 / least))
     }
 
     /// Returns the seconds that this many completions take, sampled as in a rollout.
     fn generate(&self, batch: usize, prompt: usize, new: usize) -> Result<f64> {
-        let sampling =
-            SamplingParams { max_new_tokens: new, ignore_eos: true, ..SamplingParams::default() };
-        let requests: Vec<Request> = (0..batch)
-            .map(|row| {
-                let token = |i: usize| ((row * 31 + i * 7) % self.spec.vocab_size) as u32;
-                let tokens: Vec<u32> = (0..prompt).map(token).collect();
-                let prompt = Prompt { id: PromptId(row as u64), tokens: tokens.into() };
-                Request::new(prompt, sampling.clone())
-            })
-            .collect();
+        let sampling = SamplingParams { max_new_tokens: new, ..SamplingParams::default() };
         let start = Instant::now();
-        let rollouts = self.engine.blocking().generate_all(requests)?;
+        let rollouts = self.sample((0..batch).map(|row| self.request(row, prompt, &sampling)))?;
         let seconds = start.elapsed().as_secs_f64();
         let tokens: usize = rollouts.iter().map(|rollout| rollout.rollout_logprobs.len()).sum();
         ensure!(tokens == batch * new, "{tokens} tokens came, {} were asked for", batch * new);
         Ok(seconds)
     }
+
+    fn sample(&self, requests: impl Iterator<Item = Request>) -> Result<Vec<Rollout>> {
+        Ok(self.engine.blocking().generate_all(requests.collect())?)
+    }
+
+    fn request(&self, row: usize, length: usize, sampling: &SamplingParams) -> Request {
+        let tokens = prompt(row, length, self.spec.vocab_size);
+        let prompt = Prompt { id: PromptId(row as u64), tokens: tokens.into() };
+        Request::new(prompt, SamplingParams { ignore_eos: true, ..sampling.clone() })
+    }
+
+    /// Compares our greedy continuations with a peer's.
+    fn agreement(&self, answer: &Answer) -> Result<Option<Agreement>> {
+        let Some(theirs) = answer.greedy.as_ref().filter(|greedy| !greedy.is_empty()) else {
+            return Ok(None);
+        };
+        let requests = theirs.iter().enumerate().map(|(row, tokens)| {
+            let sampling = SamplingParams {
+                max_new_tokens: tokens.len(),
+                temperature: 0.0,
+                ..SamplingParams::default()
+            };
+            self.request(row, self.options.prompt, &sampling)
+        });
+        let ours: Vec<_> = self.sample(requests)?.into_iter().map(|one| one.completion).collect();
+        Ok(Some(same_tokens(&ours, theirs)))
+    }
+}
+
+fn same_tokens(ours: &[impl AsRef<[u32]>], theirs: &[Vec<u32>]) -> Agreement {
+    let all = theirs.len();
+    let same = ours.iter().zip(theirs).filter(|(ours, theirs)| ours.as_ref() == *theirs).count();
+    let tokens: usize = theirs.iter().map(Vec::len).sum();
+    let found = format!("{same} of {all} greedy continuations ({tokens} tokens) are the same");
+    Agreement { agrees: same == all, found }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LIMITS: Limits = Limits { read_bytes_per_s: 1e6, flops: 1e9, number: 2 };
-
-    #[test]
-    fn one_token_is_limited_by_memory_and_many_by_arithmetic() {
-        let spec = EngineModel::tiny(0).spec;
-        let weights = spec.parameters() as f64;
-        let table = (spec.vocab_size * spec.hidden_size) as f64;
-        let read = if spec.tie_word_embeddings { weights } else { weights - table };
-        let one = LIMITS.tokens_per_s(&spec, 1, 1);
-        assert!((one - 1e6 / (2.0 * read)).abs() < 1e-6, "{one}");
-        let many = LIMITS.tokens_per_s(&spec, 100_000, 100_000);
-        assert!((many - 1e9 / (2.0 * read)).abs() < 1e-3, "{many}");
-        assert!(LIMITS.tokens_per_s(&spec, 100_000, 1) > many);
-    }
+    use crate::run::bench::Shape;
 
     #[test]
     fn what_cannot_be_measured_is_refused_in_one_line() {
+        let turns = Turns { repeats: 1, rounds: 1, peers: Vec::new() };
         let options = EngineBench {
-            model: None,
-            shape: Shape::Llama5M,
+            model: Subject::Shape(Shape::Llama5M),
             dtype: Dtype::F32,
             batches: vec![1],
             prompt: 4,
             new: 4,
             prefill: Vec::new(),
             threads: 1,
-            repeats: 1,
+            turns: turns.clone(),
         };
         for (bad, words) in [
             (EngineBench { batches: vec![8, 0], ..options.clone() }, "--batch must be at least 1"),
-            (EngineBench { repeats: 0, ..options.clone() }, "--repeats must be at least 1"),
+            (
+                EngineBench { turns: Turns { repeats: 0, ..turns }, ..options.clone() },
+                "--repeats must be at least 1",
+            ),
             (EngineBench { new: 1, ..options.clone() }, "--new must be at least 2, got 1"),
             (EngineBench { prompt: 5_000, ..options }, "has 4096 positions, and 5004"),
         ] {
-            let error = engine(&bad, |_| ()).unwrap_err().to_string();
+            let error = engine(&bad, &mut |_| ()).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn one_other_token_is_a_disagreement() {
+        let theirs = [vec![1, 2], vec![3, 4]];
+        assert!(same_tokens(&[vec![1, 2], vec![3, 4]], &theirs).agrees);
+        let other = same_tokens(&[vec![1, 2], vec![3, 5]], &theirs);
+        assert!(!other.agrees && other.found.starts_with("1 of 2"), "{other:?}");
+        assert!(!same_tokens(&[vec![1, 2]], &theirs).agrees);
     }
 }

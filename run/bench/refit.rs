@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 
-use super::{Measurements, Shape};
+use super::{Report, Row, Shape, Subject, Unit, turns::at_least};
 use crate::{
     engine::{
         BackendKind, Engine, EngineConfig, EngineModel, RefitMode, RefitReport, TensorRtLlmConfig,
@@ -13,7 +12,7 @@ use crate::{
     rollout::{Dtype, WeightVersion},
     run::{
         engine_verify::{engine_dtype, renumbered},
-        machine, model_directory,
+        model_directory,
     },
 };
 
@@ -22,90 +21,91 @@ use crate::{
 pub struct RefitBench {
     /// Which engine takes the weights.
     pub backend: BackendKind,
-    /// The model directory, or a run directory. None: a made-up Llama of 60 million weights, with the embedded engine
-    /// only.
-    pub model: Option<PathBuf>,
+    /// The model; made up with the embedded engine only. None: a Llama of 60 million weights.
+    pub model: Option<Subject>,
     /// The engine directory, with TensorRT-LLM. None: the double's, made for the occasion.
     pub engine_dir: Option<PathBuf>,
     /// Measure the contract double.
     pub double: bool,
-    /// How the weights get in.
-    pub mode: RefitMode,
-    /// How often, after the first time.
+    /// How the weights get in, each to be measured. Empty: by alias and by copy with the embedded engine, else the one
+    /// way there is.
+    pub modes: Vec<RefitMode>,
+    /// Threads. 0 takes every core.
+    pub threads: usize,
+    /// How often each, after a first time, which checks every tensor and binds it.
     pub repeats: usize,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct RefitTimes {
-    /// Which engine.
-    pub backend: BackendKind,
-    /// How the weights get in.
-    pub mode: RefitMode,
-    /// What the engine had to say: how the weights get in, that it is a double.
-    pub notes: Vec<String>,
-    /// Where it was measured.
-    pub machine: String,
-    /// Number of tensors.
-    pub tensors: usize,
-    /// Bytes of all weights.
-    pub weight_bytes: usize,
-    /// Bytes that each refit copied.
-    pub copied_bytes: usize,
-    /// Seconds of the first refit, which checks every tensor and binds it.
-    pub first_seconds: f64,
-    /// Seconds of each refit after that.
-    pub seconds: Measurements,
-}
-
-impl RefitTimes {
-    /// Returns the rate at which weights get in at the median, in GB/s. None where no byte moves: an alias has no rate.
-    pub fn gigabytes_per_second(&self) -> Option<f64> {
-        let moves = self.backend != BackendKind::Native || self.copied_bytes > 0;
-        moves.then(|| self.weight_bytes as f64 / 1e9 / self.seconds.median().max(1e-9))
-    }
 }
 
 /// Measures.
 ///
 /// # Errors
 /// One line: what is missing, or cannot be used.
-pub fn refit(options: &RefitBench) -> Result<RefitTimes> {
-    ensure!(options.repeats >= 1, "--repeats must be at least 1, got 0");
+pub fn refit(options: &RefitBench) -> Result<Report> {
+    at_least("--repeats", 1, [options.repeats])?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let (model, engine) = match options.backend {
-        BackendKind::Native => native(options)?,
-        BackendKind::TensorRtLlm => tensorrt_llm(options, folder.path())?,
-    };
-    let once = |version: usize| -> Result<RefitReport> {
-        let weights = renumbered(&model.weights, WeightVersion(version as u64));
-        Ok(engine.blocking().refit(&weights, options.mode)?)
-    };
-    let first = once(1)?;
-    let reports: Vec<RefitReport> =
-        (0..options.repeats).map(|number| once(number + 2)).collect::<Result<_>>()?;
-    let seconds: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
-    Ok(RefitTimes {
-        backend: options.backend,
-        mode: options.mode,
-        notes: engine.take_notes(),
-        machine: machine::summary(),
-        tensors: first.tensors,
-        weight_bytes: model.weights.bytes(),
-        copied_bytes: reports[0].bytes,
-        first_seconds: first.seconds,
-        seconds: seconds.into(),
-    })
-}
-
-fn native(options: &RefitBench) -> Result<(EngineModel, Engine)> {
+    let native = options.backend == BackendKind::Native;
     ensure!(
-        options.engine_dir.is_none() && !options.double,
+        !native || (options.engine_dir.is_none() && !options.double),
         "--engine and --double go with --backend tensorrt-llm"
     );
-    let config = EngineConfig::default();
+    let mut report = Report::begin("refit", options.threads)?;
+    let (model, engine) =
+        if native { embedded(options, &report)? } else { tensorrt_llm(options, folder.path())? };
+    report.set("backend", if native { "native" } else { "tensorrt-llm" });
+    report.set("double", options.double);
+    let name = options.model.as_ref().map_or("60M".into(), Subject::name);
+    report.set("model", name);
+    report.set("weight_bytes", model.weights.bytes());
+    report.set("tensors", model.weights.iter().count());
+    let modes = match &*options.modes {
+        [] if native => &[RefitMode::Alias, RefitMode::Copy][..],
+        [] => &[RefitMode::Alias],
+        modes => modes,
+    };
+    let mut version = 0;
+    for &mode in modes {
+        let mut once = || -> Result<RefitReport> {
+            version += 1;
+            let weights = renumbered(&model.weights, WeightVersion(version));
+            Ok(engine.blocking().refit(&weights, mode)?)
+        };
+        let first = once()?;
+        let later: Vec<RefitReport> =
+            (0..options.repeats).map(|_| once()).collect::<Result<_>>()?;
+        let name = if mode == RefitMode::Alias { "alias" } else { "copy" };
+        report.set(&format!("{name}_copied_bytes"), later[0].bytes);
+        report.set(&format!("{name}_first_us"), 1e6 * first.seconds);
+        let seconds: Vec<f64> = later.iter().map(|refit| refit.seconds).collect();
+        // An alias has no rate: no byte moves. Into a GPU all do.
+        let limit = native.then_some(report.limits.copy_gb_per_s);
+        let moved = if native { later[0].bytes } else { model.weights.bytes() };
+        report.rows.extend(rows(name, &seconds, moved, limit)?);
+    }
+    report.notes.extend(engine.take_notes());
+    if options.double {
+        report.notes.push("the contract double: no measure of a GPU".into());
+    }
+    Ok(report)
+}
+
+/// Returns the times, and where bytes moved their rate, of which `limit` is the most.
+fn rows(mode: &str, seconds: &[f64], moved: usize, limit: Option<f64>) -> Result<Vec<Row>> {
+    let stem = format!("refit_{mode}");
+    let times = seconds.iter().map(|seconds| 1e6 * seconds).collect();
+    let mut rows = vec![Row::new(&stem, Unit::Microseconds, times, None)?];
+    if moved > 0 {
+        let rate = |seconds: &f64| moved as f64 / 1e9 / seconds.max(1e-9);
+        let rates = seconds.iter().map(rate).collect();
+        rows.push(Row::new(&stem, Unit::GigabytesPerSecond, rates, limit)?);
+    }
+    Ok(rows)
+}
+
+fn embedded(options: &RefitBench, report: &Report) -> Result<(EngineModel, Engine)> {
+    let config = EngineConfig { threads: report.limits.threads, ..EngineConfig::default() };
     let model = match &options.model {
-        Some(path) => EngineModel::open(&config, &model_directory(path))?,
+        Some(Subject::Directory(path)) => EngineModel::open(&config, &model_directory(path))?,
+        Some(Subject::Shape(shape)) => shape.model(Dtype::F32),
         None => Shape::Llama60M.model(Dtype::F32),
     };
     let engine = Engine::builder().config(config).model(model.clone()).build()?;
@@ -113,7 +113,10 @@ fn native(options: &RefitBench) -> Result<(EngineModel, Engine)> {
 }
 
 fn tensorrt_llm(options: &RefitBench, scratch: &Path) -> Result<(EngineModel, Engine)> {
-    let path = options.model.as_deref();
+    let path = match &options.model {
+        Some(Subject::Directory(path)) => Some(path.as_path()),
+        Some(Subject::Shape(_)) | None => None,
+    };
     let path = path.context("--backend tensorrt-llm needs --model")?;
     let engine_dir = match (&options.engine_dir, options.double) {
         (Some(folder), _) => folder.clone(),
@@ -158,24 +161,11 @@ fn double(_: &Path, _: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn times(seconds: &[f64]) -> RefitTimes {
-        RefitTimes {
-            backend: BackendKind::Native,
-            mode: RefitMode::Copy,
-            notes: Vec::new(),
-            machine: String::new(),
-            tensors: 1,
-            weight_bytes: 4_000_000_000,
-            copied_bytes: 4_000_000_000,
-            first_seconds: 9.0,
-            seconds: seconds.to_vec().into(),
-        }
-    }
-
     #[test]
     fn an_alias_has_no_rate() {
-        let copied = times(&[2.0]);
-        assert_eq!(copied.gigabytes_per_second(), Some(2.0));
-        assert_eq!(RefitTimes { copied_bytes: 0, ..copied }.gigabytes_per_second(), None);
+        let copied = rows("copy", &[2.0], 4_000_000_000, Some(8.0)).unwrap();
+        assert_eq!(copied[0].values.median(), 2e6);
+        assert_eq!((copied[1].values.median(), copied[1].share()), (2.0, Some(0.25)));
+        assert_eq!(rows("alias", &[2.0], 0, Some(8.0)).unwrap().len(), 1);
     }
 }

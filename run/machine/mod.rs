@@ -1,9 +1,11 @@
 //! Looks at the machine: what there is to generate and train with.
 
+mod description;
 mod tensorrt_llm;
 
 use std::fs;
 
+pub use description::Description;
 use serde::Serialize;
 
 /// Something that a run could use.
@@ -34,14 +36,6 @@ pub fn examine() -> Vec<Finding> {
     let mut findings = vec![cpu(), vectors(), threads(), memory(), libtorch(), gpu()];
     findings.extend(tensorrt_llm::examine());
     findings
-}
-
-/// Returns one line on what a measurement was taken with.
-pub fn summary() -> String {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let gpus = gpus();
-    let gpus = if gpus.is_empty() { "no GPU".into() } else { gpus.join(", ") };
-    format!("{}, {threads} threads, {gpus}", processor())
 }
 
 fn processor() -> String {
@@ -89,17 +83,18 @@ fn threads() -> Finding {
 }
 
 fn memory() -> Finding {
-    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let gib = |name| {
-        let kib = field(&info, name)?.strip_suffix(" kB")?.parse::<f64>().ok()?;
-        Some(kib / f64::from(1 << 20))
-    };
-    match (gib("MemAvailable"), gib("MemTotal")) {
+    match (memory_gib("MemAvailable"), memory_gib("MemTotal")) {
         (Some(available), Some(total)) => {
             Finding::present("memory", format!("{available:.1} GiB free of {total:.1} GiB"))
         }
         _ => Finding::absent("memory", "this system does not say", ""),
     }
+}
+
+fn memory_gib(name: &str) -> Option<f64> {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = field(&info, name)?.strip_suffix(" kB")?.parse::<f64>().ok()?;
+    Some(kib / f64::from(1 << 20))
 }
 
 #[cfg(feature = "libtorch")]

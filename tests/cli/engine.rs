@@ -1,4 +1,4 @@
-//! `rollforge engine`, `rollforge bench`, and what `ppo` says of TensorRT-LLM.
+//! `rollforge engine`, and what `ppo` says of TensorRT-LLM.
 
 use std::fs;
 
@@ -16,9 +16,6 @@ fn every_command_says_what_it_takes() {
         ),
         (&["engine", "inspect"], &["--json", "--no-load"]),
         (&["engine", "verify"], &["--prompts", "--threshold", "--double"]),
-        (&["bench"], &["engine", "refit"]),
-        (&["bench", "engine"], &["--shape", "--batch", "--repeats"]),
-        (&["bench", "refit"], &["--backend", "tensorrt-llm", "--repeats"]),
         (&["ppo"], &["--backend", "--engine"]),
     ] {
         let help = answer(&[command, &["--help"]].concat());
@@ -30,8 +27,6 @@ fn every_command_says_what_it_takes() {
         &["engine"][..],
         &["engine", "build", "model"],
         &["engine", "build", "m", "--out", "o", "--double", "--checkpoint-only"],
-        &["bench", "refit", "--backend", "tensorrt"],
-        &["bench", "engine", "--shape", "7B"],
     ] {
         assert_eq!(rollforge(bad).status.code(), Some(2), "{bad:?}");
     }
@@ -90,42 +85,6 @@ fn engine_directories_that_cannot_be_read_are_named_with_file_and_key() {
     assert!(said.contains(text(&file)) && said.contains("JSON"), "{said}");
     let said = refusal(&["engine", "verify", text(&nowhere), text(&model)]);
     assert!(said.contains("nowhere/config.json"), "{said}");
-}
-
-#[test]
-fn a_refit_of_the_embedded_engine_is_measured() {
-    let world = World::new();
-    let model = world.path("model");
-    let bench = |mode: &str| {
-        let printed = answer(&[
-            "bench",
-            "refit",
-            "--model",
-            text(&model),
-            "--repeats",
-            "3",
-            "--mode",
-            mode,
-            "--json",
-        ]);
-        serde_json::from_str::<Value>(&printed).unwrap()
-    };
-    let (alias, copy) = (bench("alias"), bench("copy"));
-    assert_eq!((&alias["backend"], &alias["double"]), (&"native".into(), &false.into()));
-    assert_eq!((&alias["copied_bytes"], &alias["gigabytes_per_second"]), (&0.into(), &Value::Null));
-    assert_eq!(copy["copied_bytes"], copy["weight_bytes"]);
-    assert!(copy["gigabytes_per_second"].as_f64().unwrap() > 0.0);
-    assert_eq!(copy["seconds"].as_array().unwrap().len(), 3);
-    let shown = answer(&["bench", "refit", "--model", text(&model), "--repeats", "1"]);
-    assert!(shown.contains("machine") && shown.contains("median of 1"), "{shown}");
-
-    assert!(
-        refusal(&["bench", "refit", "--repeats", "0"]).contains("--repeats must be at least 1")
-    );
-    let trt = ["bench", "refit", "--backend", "tensorrt-llm"];
-    assert!(refusal(&trt).contains("needs --model"));
-    assert!(refusal(&[&trt[..], &["--model", text(&model)]].concat()).contains("needs --engine"));
-    assert!(refusal(&["bench", "refit", "--double"]).contains("go with --backend tensorrt-llm"));
 }
 
 #[test]
@@ -212,9 +171,11 @@ fn an_engine_of_the_double_goes_the_whole_way() {
         "2",
         "--json",
     ]);
-    let times: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!((&times["double"], &times["backend"]), (&true.into(), &"tensorrt-llm".into()));
-    assert_eq!(times["seconds"].as_array().unwrap().len(), 2);
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    let settings = &report["settings"];
+    assert_eq!((&settings["double"], &settings["backend"]), (&true.into(), &"tensorrt-llm".into()));
+    assert_eq!(report["rows"][1]["name"], "refit_alias_gb_per_s");
+    assert_eq!(report["rows"][0]["values"].as_array().unwrap().len(), 2);
     let shown = answer(&[
         "bench",
         "refit",
@@ -271,27 +232,4 @@ fn an_engine_that_is_not_the_models_is_refused_by_key() {
         text(&world.path("two")),
     ]);
     assert_eq!(said, "--tp must be 1 with --double, got 2");
-}
-
-#[test]
-fn bench_engine_holds_each_rate_against_a_limit_of_the_same_run() {
-    let small = ["--shape", "5M", "--prompt", "4", "--threads", "1", "--repeats", "2"];
-    let bench = |more: &[&'static str]| [&["bench", "engine"], &small[..], more].concat();
-    let all =
-        bench(&["--dtype", "f32", "--batch", "1,3", "--new", "4", "--prefill", "8", "--json"]);
-    let times: Value = serde_json::from_str(&answer(&all)).unwrap();
-    let names: Vec<_> =
-        times["rates"].as_array().unwrap().iter().map(|rate| rate["name"].clone()).collect();
-    let wanted = ["decode_b1_p4_n4", "decode_b3_p4_n4", "prefill_b1_t8"];
-    assert_eq!(names, wanted.map(|name| format!("{name}_tokens_per_s")));
-    for rate in times["rates"].as_array().unwrap() {
-        let values = rate["values"].as_array().unwrap();
-        assert_eq!(values.len(), 2);
-        assert!(values.iter().all(|value| value.as_f64().unwrap() > 0.0), "{rate}");
-        assert!(rate["limit"].as_f64().unwrap() > 0.0, "{rate}");
-    }
-    assert!(times["parameters"].as_f64().unwrap() > 4e6);
-    assert_eq!(refusal(&bench(&["--batch", "0"])), "--batch must be at least 1, got 0");
-    let missing = refusal(&["bench", "engine", "--model", "no/such/model"]);
-    assert!(missing.contains("no/such/model/config.json"), "{missing}");
 }

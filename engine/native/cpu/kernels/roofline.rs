@@ -26,6 +26,8 @@ const ROUNDS: usize = 1_000_000;
 pub struct Roofline {
     /// Bytes read from memory in a second.
     pub read_bytes_per_s: f64,
+    /// Bytes copied from one place in memory to another in a second.
+    pub copy_bytes_per_s: f64,
     /// Multiplications and additions of f32 numbers in a second.
     pub f32_flops: f64,
     /// The same for bf16 numbers, summed in f32.
@@ -33,9 +35,10 @@ pub struct Roofline {
 }
 
 impl Kernels {
-    /// Measures: takes some two seconds and 256 MiB.
+    /// Measures: takes some three seconds and 512 MiB.
     pub(crate) fn roofline(self, team: &mut Team) -> Roofline {
         let numbers = vec![1.0f32; NUMBERS];
+        let bytes = size_of_val(&*numbers) as f64;
         let threads = team.threads();
         let parts: Vec<&[f32]> = numbers.chunks(NUMBERS.div_ceil(threads)).collect();
         let mut read = |ahead| {
@@ -45,9 +48,14 @@ impl Kernels {
             best(|| team.run(parts.len(), &task))
         };
         let seconds = read(0).min(read(AHEAD));
-        let read_bytes_per_s = size_of_val(&*numbers) as f64 / seconds;
-        let f32_flops = self.peak::<f32>(team);
-        Roofline { read_bytes_per_s, f32_flops, bf16_flops: self.peak::<bf16>(team) }
+        let mut room = vec![0.0f32; NUMBERS];
+        let copied = copy(&numbers, &mut room, team);
+        Roofline {
+            read_bytes_per_s: bytes / seconds,
+            copy_bytes_per_s: bytes / copied,
+            f32_flops: self.peak::<f32>(team),
+            bf16_flops: self.peak::<bf16>(team),
+        }
     }
 
     fn peak<E: Element>(self, team: &mut Team) -> f64 {
@@ -59,6 +67,17 @@ impl Kernels {
         };
         flops / best(|| team.run(threads, &task))
     }
+}
+
+/// Returns the seconds that a copy takes as the system's library makes it.
+fn copy(from: &[f32], to: &mut [f32], team: &mut Team) -> f64 {
+    let part = from.len().div_ceil(team.threads());
+    best(|| {
+        team.pieces(to, part, |_, index, to| {
+            let start = index * part;
+            to.copy_from_slice(&from[start..start + to.len()]);
+        });
+    })
 }
 
 fn best(mut task: impl FnMut()) -> f64 {
