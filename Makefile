@@ -1,6 +1,6 @@
 # The two commands are `make demo` and `make test`; each fetches what it needs first.
 
-.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench deps lint doc clean
+.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench bench-parts deps lint doc clean
 
 CARGO ?= cargo
 # libtorch's threads spin while they wait, which costs dearly where something else wants the same cores.
@@ -41,7 +41,11 @@ soak: deps  ## a small asynchronous run for an hour (SOAK_MINUTES): memory, thre
 test-browser: deps  ## the report and the live page in headless Chromium (needs the package chromium)
 	ci/browser.sh
 
-bench: deps
+bench: deps  ## the whole set, beside its peers where benches/peers/setup.sh has made them, into benches/results
+	$(CARGO) build --release
+	benches/bench.sh
+
+bench-parts: deps  ## the parts by themselves: queue, scheduler, sampler, attention, products, advantages, passes
 	$(CARGO) bench
 
 lint: deps  ## formatting and clippy, warnings denied

@@ -11,7 +11,7 @@ use crate::{
 
 /// Which model.
 #[derive(Debug, clap::Args)]
-pub(super) struct ModelArguments {
+pub(in crate::cli) struct ModelArguments {
     /// A Hugging Face model directory, or a run directory. Default: a made-up model
     #[arg(long, value_name = "DIR", conflicts_with = "shape")]
     model: Option<PathBuf>,
@@ -22,13 +22,13 @@ pub(super) struct ModelArguments {
 
 impl ModelArguments {
     /// Returns what was named, if anything was.
-    pub(super) fn named(&self) -> Option<Subject> {
+    pub(in crate::cli) fn named(&self) -> Option<Subject> {
         let shape = self.shape.map(|name| Subject::Shape(name.shape()));
         self.model.clone().map(Subject::Directory).or(shape)
     }
 
     /// Returns what was named, or a shape of 135 million weights.
-    pub(super) fn subject(&self) -> Subject {
+    pub(in crate::cli) fn subject(&self) -> Subject {
         self.named().unwrap_or(Subject::Shape(Shape::Llama135M))
     }
 }
@@ -58,7 +58,7 @@ impl Name {
 
 /// A number format to compute in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum Format {
     F32,
     Bf16,
 }
@@ -74,7 +74,7 @@ impl From<Format> for Dtype {
 
 /// How often, and with whom.
 #[derive(Debug, clap::Args)]
-pub(super) struct TurnArguments {
+pub(in crate::cli) struct TurnArguments {
     /// How often each thing is measured in a round, after a first time that does not count
     #[arg(long, default_value_t = 5, value_name = "N")]
     repeats: usize,
@@ -102,7 +102,7 @@ enum PeerName {
 }
 
 impl TurnArguments {
-    pub(super) fn turns(&self) -> Turns {
+    pub(in crate::cli) fn turns(&self) -> Turns {
         let peer = |name: &PeerName| Peer {
             name: name
                 .to_possible_value()

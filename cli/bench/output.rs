@@ -16,7 +16,7 @@ use crate::{
 
 /// Where to.
 #[derive(Debug, clap::Args)]
-pub(super) struct OutputArguments {
+pub(in crate::cli) struct OutputArguments {
     /// Write the report as JSON; without a file, print it instead of a table
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -30,7 +30,7 @@ impl OutputArguments {
     ///
     /// # Errors
     /// Before anything is measured, where a file has no folder; those of `measure`; and when a file cannot be written.
-    pub(super) fn report(
+    pub(in crate::cli) fn report(
         &self,
         measure: impl FnOnce(&mut dyn FnMut(&str)) -> Result<Report>,
     ) -> Result<ExitCode> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::{
-    cli::{demo, opening::OpeningArguments},
+    cli::{bench, demo, opening::OpeningArguments},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     model::Model,
     run::Launch,
@@ -26,6 +26,16 @@ pub(in crate::cli) fn reward_model(_: &RewardModelConfig, _: Launch<'_>) -> Resu
 /// Says what is missing.
 pub(in crate::cli) fn ppo(_: &PpoConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge ppo {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn bench_train(_: &bench::train::Arguments) -> Result<ExitCode> {
+    bail!("rollforge bench train {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn bench_ppo(_: &bench::ppo::Arguments) -> Result<ExitCode> {
+    bail!("rollforge bench ppo {NEEDED}")
 }
 
 /// Says what is missing.

@@ -5,13 +5,14 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    cli::{demo, opening::OpeningArguments, report, signals},
+    cli::{bench, demo, opening::OpeningArguments, report, signals},
     config::{PpoConfig, RewardModelConfig, SftConfig},
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
     run::{
         self, Launch, Progress, RunDirectory,
+        bench::{PpoBench, TrainBench},
         demo::{DemoOptions, Thresholds},
     },
     trainer::{
@@ -47,6 +48,35 @@ pub(in crate::cli) fn reward_model(
 pub(in crate::cli) fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<Vec<String>> {
     let outcome = run::ppo(config, launch)?;
     Ok(vec![format!("policy: {}", outcome.policy.display())])
+}
+
+/// Measures a training step.
+pub(in crate::cli) fn bench_train(arguments: &bench::train::Arguments) -> Result<ExitCode> {
+    let options = TrainBench {
+        model: arguments.model.subject(),
+        dtype: arguments.dtype.into(),
+        rows: arguments.rows,
+        length: arguments.length,
+        threads: arguments.threads,
+        turns: arguments.turns.turns(),
+    };
+    arguments.output.report(|progress| run::bench::train(&options, progress))
+}
+
+/// Measures whole iterations of PPO.
+pub(in crate::cli) fn bench_ppo(arguments: &bench::ppo::Arguments) -> Result<ExitCode> {
+    let options = PpoBench {
+        model: arguments.model.subject(),
+        dtype: arguments.dtype.into(),
+        prompts: arguments.prompts,
+        prompt: arguments.prompt,
+        new: arguments.new,
+        epochs: arguments.epochs,
+        overrides: arguments.overrides.clone(),
+        threads: arguments.threads,
+        turns: arguments.turns.turns(),
+    };
+    arguments.output.report(|progress| run::bench::ppo(&options, progress))
 }
 
 /// Runs the demo, prints what it came to, and fails if a threshold is missed.

@@ -45,8 +45,7 @@ pub struct EngineBench {
 /// One line: what is missing, or cannot be used.
 pub fn engine(options: &EngineBench, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     options.check()?;
-    let compared = !options.turns.peers.is_empty();
-    let disk = compared.then(|| options.model.on_disk(options.dtype)).transpose()?;
+    let disk = options.turns.on_disk(&options.model, options.dtype)?;
     let model = match &disk {
         Some(disk) => disk.open(options.dtype)?,
         None => options.model.open(options.dtype)?,
@@ -111,6 +110,7 @@ impl EngineBench {
         Arguments::new(disk.path())
             .with("--dtype", self.dtype)
             .with("--batch", list(&self.batches))
+            .with("--prefill", list(&self.prefill))
             .with("--prompt", self.prompt)
             .with("--new", self.new)
             .with("--threads", threads)
@@ -148,7 +148,7 @@ impl Bench<'_> {
             // On a machine that was busy with something else the first time, the rest did not take less than no time.
             Ok((batch * (new - 1)) as f64 / (all - first).max(all / new as f64))
         })?;
-        self.row(&format!("decode_b{batch}"), values, batch, batch)
+        self.row(&format!("decode_b{batch}_p{prompt}_n{new}"), values, batch, batch)
     }
 
     /// Times a prompt and its first token.

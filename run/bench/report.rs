@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Limits, Row};
+use super::{Limits, Row, number};
 use crate::run::{machine::Description, placement};
 
 /// What a bench found.
@@ -134,12 +134,16 @@ impl Report {
     /// Returns lines on what was found beside numbers.
     pub fn findings(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for PeerRows { name, versions, agreement, .. } in &self.peers {
+        for PeerRows { name, versions, rows, agreement } in &self.peers {
             let versions = versions.iter().map(|(of, version)| match version.as_str() {
                 Some(version) => format!("{of} {version}"),
                 None => format!("{of} {version}"),
             });
             lines.push(format!("{name}: {}", versions.collect::<Vec<_>>().join(", ")));
+            for row in rows.iter().filter(|row| !self.has_pair(row)) {
+                let (median, unit) = (number(row.values.median()), row.unit.name());
+                lines.push(format!("{name} alone: {} {median} {unit}", row.name));
+            }
             if let Some(Agreement { agrees, found }) = agreement {
                 let agrees = if *agrees { "agrees" } else { "does not agree" };
                 lines.push(format!("{name} {agrees}: {found}"));
@@ -147,6 +151,10 @@ impl Report {
         }
         lines.extend(self.notes.iter().cloned());
         lines
+    }
+
+    fn has_pair(&self, theirs: &Row) -> bool {
+        self.rows.iter().any(|ours| ours.variant(theirs).is_some())
     }
 
     /// Returns the comparisons of a row.
@@ -200,6 +208,7 @@ pub(super) mod tests {
                     rate("decode_b1", &[25.0], None),
                     rate("decode_b32_static", &[400.0], None),
                     Row::new("load", Unit::Seconds, vec![5.0], None).unwrap(),
+                    Row::new("compile", Unit::Seconds, vec![70.0], None).unwrap(),
                 ],
                 agreement: Some(Agreement { agrees: true, found: "8 of 8".into() }),
             }],

@@ -106,6 +106,7 @@ mod tests {
         assert!(page.contains(row), "{page}");
         assert!(page.contains("hf, static 400.0, **2.50x**"), "{page}");
         assert!(page.contains("- a note") && page.contains("- hf agrees: 8 of 8"), "{page}");
+        assert!(page.contains("- hf alone: compile_s 70.00 s"), "{page}");
         fs::write(folder.path().join("c.json"), "{}").unwrap();
         let error = format!("{:#}", table(folder.path()).unwrap_err());
         assert!(error.contains("c.json: no report"), "{error}");

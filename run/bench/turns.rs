@@ -3,11 +3,13 @@
 use anyhow::Result;
 
 use super::{
-    Peer, Report, Row,
+    Peer, Report, Row, Subject,
     peer::{Answer, Arguments},
     report::PeerRows,
     row::merge,
+    subject::OnDisk,
 };
+use crate::rollout::Dtype;
 
 /// How often, and with whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,15 @@ impl Turns {
         at_least("--repeats", 1, [self.repeats])?;
         at_least("--rounds", 1, [self.rounds])?;
         self.peers.iter().try_for_each(Peer::check)
+    }
+
+    /// Returns the model as a directory, where somebody beside us is to read it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn on_disk(&self, model: &Subject, dtype: Dtype) -> Result<Option<OnDisk>> {
+        let compared = !self.peers.is_empty();
+        compared.then(|| model.on_disk(dtype)).transpose()
     }
 
     /// Lets each peer and then us measure, round after round, and compares what came of it. Returns each peer's last

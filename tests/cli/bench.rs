@@ -29,7 +29,7 @@ fn engine<'a>(more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn every_bench_says_what_it_takes() {
     for (command, words) in [
-        (&["bench"][..], &["engine", "refit", "queue", "table"][..]),
+        (&["bench"][..], &["engine", "train", "refit", "queue", "ppo", "table"][..]),
         (&["bench", "engine"], &["--shape", "--batch", "--repeats", "--peer", "--json", "--plot"]),
         (&["bench", "refit"], &["--backend", "tensorrt-llm", "--mode", "--json"]),
     ] {
@@ -56,9 +56,12 @@ fn each_rate_is_held_against_a_limit_of_the_same_run() {
     let files = ["--json", text(&file), "--plot", text(&picture)];
     let arguments = engine(&[&more[..], &files].concat());
     let shown = answer(&arguments);
-    assert!(shown.contains("decode_b3_tokens_per_s") && shown.contains("GB/s read"), "{shown}");
+    assert!(
+        shown.contains("decode_b3_p4_n4_tokens_per_s") && shown.contains("GB/s read"),
+        "{shown}"
+    );
     let report = parsed(&fs::read_to_string(&file).unwrap());
-    let wanted = ["decode_b1", "decode_b3", "prefill_b1_t8"];
+    let wanted = ["decode_b1_p4_n4", "decode_b3_p4_n4", "prefill_b1_t8"];
     let wanted: Vec<_> = wanted.iter().map(|stem| format!("{stem}_tokens_per_s")).collect();
     assert_eq!(rows(&report), wanted.iter().map(|name| (name.as_str(), 2)).collect::<Vec<_>>());
     for row in report["rows"].as_array().unwrap() {
@@ -73,7 +76,7 @@ fn each_rate_is_held_against_a_limit_of_the_same_run() {
     assert!(fs::read_to_string(&picture).unwrap().starts_with("<svg"));
     let page = answer(&["bench", "table", text(&world.path(""))]);
     assert!(
-        page.starts_with("## engine: ") && page.contains("| `decode_b1_tokens_per_s` |"),
+        page.starts_with("## engine: ") && page.contains("| `decode_b1_p4_n4_tokens_per_s` |"),
         "{page}"
     );
     assert!(refusal(&["bench", "table", text(&picture)]).contains("engine.svg"));
@@ -85,16 +88,16 @@ fn a_peer_takes_turns_on_the_same_model_and_its_tokens_are_compared() {
     let script = r#"
         while [ $# -gt 0 ]; do case "$1" in --model) model=$2;; --batch) batch=$2;; esac; shift; done
         test -f "$model/config.json" -a -f "$model/tokenizer.json" -a "$batch" = 1 || exit 1
-        echo '{"peer":"hf","versions":{"torch":"2.11"},"results":[{"name":"decode_b1_static_tokens_per_s",
+        echo '{"peer":"hf","versions":{"torch":"2.11"},"results":[{"name":"decode_b1_p4_n4_static_tokens_per_s",
             "unit":"tokens/s","values":[5,6]}],"greedy":[[1,2,3]],"note":"a double"}' | tr -d '\n'"#;
     world.file("run.sh", script);
     let folder = world.path("");
     let peer = ["--peer", "hf", "--peers-folder", text(&folder), "--rounds", "2"];
     let more = ["--dtype", "f32", "--batch", "1", "--new", "4", "--prefill", "8", "--json"];
     let report = parsed(&answer(&engine(&[&peer[..], &more].concat())));
-    assert_eq!(rows(&report)[0], ("decode_b1_tokens_per_s", 4));
+    assert_eq!(rows(&report)[0], ("decode_b1_p4_n4_tokens_per_s", 4));
     let hf = &report["peers"][0];
-    assert_eq!(rows(hf), [("decode_b1_static_tokens_per_s", 4)]);
+    assert_eq!(rows(hf), [("decode_b1_p4_n4_static_tokens_per_s", 4)]);
     assert_eq!(hf["agreement"]["agrees"], false, "{hf}");
     let ratio = &report["ratios"][0];
     assert_eq!((&ratio["variant"], &ratio["median"]), (&"static".into(), &5.5.into()));
@@ -159,4 +162,41 @@ fn a_refit_of_the_embedded_engine_is_measured() {
     assert!(refusal(&trt).contains("needs --model"));
     assert!(refusal(&[&trt[..], &["--model", text(&model)]].concat()).contains("needs --engine"));
     assert!(refusal(&["bench", "refit", "--double"]).contains("go with --backend tensorrt-llm"));
+}
+
+#[test]
+#[cfg(feature = "libtorch")]
+fn a_training_step_and_whole_iterations_are_measured() {
+    let world = World::new();
+    let model = world.path("model");
+    let small = ["--model", text(&model), "--dtype", "f32", "--threads", "1", "--repeats", "2"];
+    let train = [&["bench", "train"], &small[..], &["--rows", "2", "--length", "8"]].concat();
+    let report = parsed(&answer(&[&train[..], &["--json"]].concat()));
+    assert_eq!(rows(&report), [("train_2x8_tokens_per_s", 2)]);
+    assert!(report["rows"][0]["limit"].as_f64().unwrap() > 0.0, "{report}");
+    let said = refusal(&[&train[..], &["--length", "64"]].concat());
+    assert_eq!(said, "--length must be at most 32, the model's positions, got 64");
+
+    let ppo = ["--prompts", "2", "--prompt", "4", "--new", "3", "--epochs", "2"];
+    let ppo = [&["bench", "ppo"], &small[..], &ppo].concat();
+    let report = parsed(&answer(&[&ppo[..], &["--json"]].concat()));
+    let names = ["iteration", "generate", "score", "update", "refit", "other"];
+    let names = names.map(|name| format!("ppo_{name}_s"));
+    assert_eq!(rows(&report), names.each_ref().map(|name| (name.as_str(), 2)));
+    let median = |row: usize| report["rows"][row]["median"].as_f64().unwrap();
+    assert!((1..5).all(|phase| median(phase) <= median(0)), "{report}");
+    let said = refusal(&[&ppo[..], &["--prompt", "40"]].concat());
+    assert_eq!(said, "the model has 32 positions, and 43 are asked for");
+}
+
+#[test]
+#[cfg(not(feature = "libtorch"))]
+fn training_needs_its_feature() {
+    for bench in ["train", "ppo"] {
+        let said = refusal(&["bench", bench]);
+        assert_eq!(
+            said,
+            format!("rollforge bench {bench} needs a build with the feature `libtorch`")
+        );
+    }
 }
