@@ -8,9 +8,9 @@ use crate::run::bench::{QueueBench, queue};
 /// Measure how many items a second pass through the rollout queue, from one thread to another
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Items that the trainer takes at once
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    batch: usize,
+    /// Items that the trainer takes at once, one measurement for each
+    #[arg(long = "batch", value_name = "N", value_delimiter = ',', default_values_t = [64, 1024])]
+    batches: Vec<usize>,
     /// Items that pass in each measurement
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     items: usize,
@@ -22,6 +22,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { batch, items, repeats, .. } = *arguments;
-    arguments.output.report(|_| queue(&QueueBench { batch, items, repeats }))
+    let options = QueueBench {
+        batches: arguments.batches.clone(),
+        items: arguments.items,
+        repeats: arguments.repeats,
+    };
+    arguments.output.report(|_| queue(&options))
 }

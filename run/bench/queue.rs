@@ -13,8 +13,8 @@ use crate::rollout::{Order, QueueError, QueueOptions, WeightVersion, queue as op
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueBench {
-    /// Items that the trainer takes at once.
-    pub batch: usize,
+    /// How many items the trainer takes at once, for each measurement.
+    pub batches: Vec<usize>,
     /// Items that pass in each measurement; a whole number of batches does.
     pub items: usize,
     /// How often each thing is measured, after a first time that does not count.
@@ -26,27 +26,24 @@ pub struct QueueBench {
 /// # Errors
 /// One line: what cannot be used.
 pub fn queue(options: &QueueBench) -> Result<Report> {
-    let QueueBench { batch, items, repeats } = *options;
-    at_least("--batch", 1, [batch])?;
-    at_least("--items", batch, [items])?;
+    let QueueBench { ref batches, items, repeats } = *options;
+    at_least("--batch", 1, batches.iter().copied())?;
+    at_least("--items", batches.iter().copied().max().unwrap_or(1), [items])?;
     at_least("--repeats", 1, [repeats])?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut report = Report::begin("queue", cores.min(2))?;
-    report.set("batch", batch);
     report.set("items", items);
     report.set("staleness", 1);
     for (name, order) in [("ticket", Order::Ticket), ("arrival", Order::Arrival)] {
-        let values = repeated(repeats, || {
-            let start = Instant::now();
-            let passed = pass(batch, order, items / batch)?;
-            Ok(passed as f64 / start.elapsed().as_secs_f64())
-        })?;
-        report.rows.push(Row::new(
-            &format!("queue_{name}_b{batch}"),
-            Unit::ItemsPerSecond,
-            values,
-            None,
-        )?);
+        for &batch in batches {
+            let rates = repeated(repeats, || {
+                let start = Instant::now();
+                let passed = pass(batch, order, items / batch)?;
+                Ok(passed as f64 / start.elapsed().as_secs_f64())
+            })?;
+            let stem = format!("queue_{name}_b{batch}");
+            report.rows.push(Row::new(&stem, Unit::ItemsPerSecond, rates, None)?);
+        }
     }
     Ok(report)
 }
@@ -87,7 +84,7 @@ mod tests {
     #[test]
     fn whole_batches_pass() {
         assert_eq!(pass(8, Order::Ticket, 5).unwrap(), 40);
-        let few = QueueBench { batch: 8, items: 7, repeats: 1 };
+        let few = QueueBench { batches: vec![2, 8], items: 7, repeats: 1 };
         let error = queue(&few).unwrap_err().to_string();
         assert_eq!(error, "--items must be at least 8, got 7");
     }
