@@ -40,7 +40,7 @@ impl OutputArguments {
             ensure!(folder.is_dir(), "{}: there is no folder {}", path.display(), folder.display());
         }
         let mut report = measure(&mut |next| note(format_args!("measuring: {next}")))?;
-        report.command = std::env::args().skip(1).collect();
+        report.command = without_files(std::env::args().skip(1));
         if let Some(path) = &self.plot {
             fs::write(path, plot(&report)).with_context(|| path.display().to_string())?;
         }
@@ -55,6 +55,20 @@ impl OutputArguments {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Leaves out where the report went: it is the same wherever it lies.
+fn without_files(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        if argument == "--json" || argument == "--plot" {
+            arguments.next_if(|value| !value.starts_with("--"));
+        } else {
+            kept.push(argument);
+        }
+    }
+    kept
 }
 
 fn show(report: &Report) -> Result<()> {
@@ -108,4 +122,17 @@ fn cells(row: &Row, report: &Report) -> [String; 7] {
         row.share().map(|share| format!("{:.0}%", 100.0 * share)).unwrap_or_default(),
         peers.collect::<Vec<_>>().join("\n"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_says_what_was_measured_not_where_it_went() {
+        let given =
+            ["bench", "queue", "--json", "--items", "9", "--plot", "/x/y.svg", "--json", "-"];
+        let kept = without_files(given.into_iter().map(str::to_owned));
+        assert_eq!(kept, ["bench", "queue", "--items", "9"]);
+    }
 }

@@ -78,6 +78,8 @@ impl Report {
         let machine = Description::of_this_machine();
         let cores = placement::pin(threads)?;
         let limits = Limits::measure(cores.len())?;
+        let unoptimised = "this is no release build: it is slower than what is used";
+        let notes = cfg!(debug_assertions).then(|| unoptimised.to_owned());
         Ok(Self {
             bench: bench.into(),
             command: Vec::new(),
@@ -88,7 +90,7 @@ impl Report {
             rows: Vec::new(),
             peers: Vec::new(),
             ratios: Vec::new(),
-            notes: Vec::new(),
+            notes: notes.into_iter().collect(),
         })
     }
 
