@@ -12,6 +12,7 @@
 //! | [`data`] | JSON Lines and Parquet rows into prompts, completions and preference pairs |
 //! | [`model`] | Hugging Face model directories in and out |
 //! | [`rollout`] | the nouns both sides share, the queue between them, [`rollout::Weights`] |
+//! | [`simd`] | vectors of any width, for the kernels of engine and trainer |
 //! | [`engine`] | generation: the embedded engine API |
 //! | [`trainer`] | supervised fine-tuning, reward models, PPO |
 //! | [`run`] | the loops: the only place that sees engine and trainer together |
@@ -26,4 +27,6 @@ pub mod ffi;
 pub mod model;
 pub mod rollout;
 pub mod run;
+#[allow(unsafe_code)]
+pub mod simd;
 pub mod trainer;

@@ -8,13 +8,14 @@ use std::{
 };
 
 /// A folder, then the folders it may name.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("ffi", &[]),
     ("rollout", &["ffi"]),
+    ("simd", &["rollout"]),
     ("model", &["ffi", "rollout"]),
     ("data", &["model", "rollout"]),
-    ("engine", &["ffi", "model", "rollout"]),
-    ("trainer", &["data", "ffi", "model", "rollout"]),
+    ("engine", &["ffi", "model", "rollout", "simd"]),
+    ("trainer", &["data", "ffi", "model", "rollout", "simd"]),
     ("config", &["data", "engine", "model", "rollout", "trainer"]),
     ("run", &["config", "data", "engine", "ffi", "model", "rollout", "trainer"]),
     ("cli", &["config", "data", "engine", "ffi", "model", "rollout", "run", "trainer"]),
@@ -28,7 +29,7 @@ const FENCED: [(&str, &[&str]); 7] = [
     ("bindgen", &[]),
     ("cxx", &["ffi/tensorrt_llm/"]),
     ("cudarc", &["ffi/"]),
-    ("unsafe", &["ffi/", "engine/native/cpu/kernels"]),
+    ("unsafe", &["ffi/", "simd/", "engine/native/cpu/kernels"]),
 ];
 
 const LONGEST_FILE: usize = 500;

@@ -10,8 +10,7 @@ mod tests;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::cpu::Kernels;
-use crate::{engine::SamplingParams, rollout::PromptId};
+use crate::{engine::SamplingParams, rollout::PromptId, simd::Kernels};
 
 use softmax::{BLOCK, LogSoftmax, MostLikely, Weigh};
 

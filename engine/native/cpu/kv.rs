@@ -5,7 +5,8 @@ use crate::{
     model::ModelSpec,
 };
 
-use super::kernels::{Cached, Element, Kernels, Narrow};
+use super::kernels::{Cached, Narrow};
+use crate::simd::{Element, Kernels};
 
 /// The paged KV cache, `[block, kv_head, position in block, head_dim]` per layer, for keys and for values.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use crate::{
     rollout::{WeightTensor, Weights},
 };
 
-use super::kernels::{Element, Linear};
+use super::kernels::Linear;
+use crate::simd::Element;
 
 /// A linear layer's tensors.
 #[derive(Debug)]

@@ -32,9 +32,9 @@ use crate::{
 };
 
 use half::bf16;
-use kernels::Element;
-pub use kernels::{KernelChoice, Roofline};
-pub(super) use kernels::{Kernels, Op, Set};
+pub use crate::simd::KernelChoice;
+use crate::simd::{Element, Kernels};
+pub use kernels::Roofline;
 use kv::KvCache;
 use pass::{Pass, Workspace};
 use rotary::Rotary;

@@ -7,12 +7,11 @@ use crate::{
     ffi::{memory::Reading, team::Team},
     model::ModelSpec,
     rollout::WeightTensor,
+    simd::{Element, Kernels},
 };
 
 use super::{
-    kernels::{
-        Attend, AttentionShape, Element, GateUp, Kernels, Linear, Linears, RmsNorm, Rotate, Scratch,
-    },
+    kernels::{Attend, AttentionShape, GateUp, Linear, Linears, RmsNorm, Rotate, Scratch},
     kv::KvCache,
     layers::{Layer, Layers, LinearTensors, numbers},
     rotary::Rotary,

@@ -2,7 +2,7 @@
 //!
 //! Every lane is written out, and nothing is fused, so all sets give the same bits: the same tokens everywhere.
 
-use crate::engine::native::cpu::{Op, Set};
+use crate::simd::{Op, Set};
 
 /// Ids whose weights are summed in one go.
 pub(super) const BLOCK: usize = 256;

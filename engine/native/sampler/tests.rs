@@ -1,5 +1,5 @@
 use super::{softmax::exp, *};
-use crate::engine::native::cpu::KernelChoice;
+use crate::simd::KernelChoice;
 
 const KEY: Key = Key { seed: 7, prompt: PromptId(3), sample: 1, position: 0 };
 

@@ -2,13 +2,15 @@
 //!
 //! The order does not depend on how positions fall into blocks, nor on who computes the other tokens.
 
-use crate::{engine::native::BlockId, ffi::team::Disjoint};
+use crate::{
+    engine::native::BlockId,
+    ffi::team::Disjoint,
+    simd::{Element, Op, Set, Simd, chunks, chunks_mut, narrow, padded, unpad},
+};
 
 use super::{
-    Op,
     gemm::{Columns, Gemm, LINE, multiply},
     pointwise::softmax,
-    simd::{Element, Set, Simd, chunks, chunks_mut, narrow, padded, unpad},
 };
 
 /// Sizes that are the same for all tokens.

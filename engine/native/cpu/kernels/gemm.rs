@@ -6,11 +6,9 @@
 
 use std::ops::Range;
 
-use crate::ffi::team::Disjoint;
-
-use super::{
-    Op,
-    simd::{Element, Product, Set, Simd, chunks, padded},
+use crate::{
+    ffi::team::Disjoint,
+    simd::{Element, Op, Product, Set, Simd, chunks, padded},
 };
 
 /// Columns that are computed for all rows before the next ones: a multiple of every tile's width.

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use crate::ffi::team::{Disjoint, Team};
+use crate::{
+    ffi::team::{Disjoint, Team},
+    simd::{Element, Kernels},
+};
 
 use super::{
-    Kernels,
     gemm::{COLUMN_BLOCK, Columns, Gemm},
     pointwise::SiluMul,
-    simd::Element,
 };
 
 /// A weight matrix `[out, in]`, and a bias where there is one.

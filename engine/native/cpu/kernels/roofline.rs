@@ -5,11 +5,9 @@ use std::{hint::black_box, time::Instant};
 use bytemuck::Zeroable;
 use half::bf16;
 
-use crate::ffi::team::Team;
-
-use super::{
-    Kernels, Op,
-    simd::{Element, Product, Set, Simd, chunks},
+use crate::{
+    ffi::team::Team,
+    simd::{Element, Kernels, Op, Product, Set, Simd, chunks},
 };
 
 /// Numbers (f32) that are read: far more than any cache holds.

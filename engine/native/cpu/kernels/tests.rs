@@ -4,11 +4,11 @@ use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{
-    simd::{Simd, chunks, chunks_mut, padded, unpad},
-    *,
+use super::*;
+use crate::{
+    ffi::team::Team,
+    simd::{Element, KernelChoice, Kernels, Op, Set, Simd, chunks, chunks_mut, padded, unpad},
 };
-use crate::ffi::team::Team;
 
 /// Returns every set this processor has.
 fn sets() -> Vec<Kernels> {
@@ -106,10 +106,10 @@ impl Op for Exp<'_> {
         let simd = set.simd();
         let rest = padded::<f32, <K::Simd as Simd>::Chunk>(self.0);
         for chunk in chunks_mut::<f32, <K::Simd as Simd>::Chunk>(self.0) {
-            simd.store(pointwise::exp(simd, simd.load(chunk)), chunk);
+            simd.store(crate::simd::exp(simd, simd.load(chunk)), chunk);
         }
         if let Some(mut rest) = rest {
-            simd.store(pointwise::exp(simd, simd.load(&rest)), &mut rest);
+            simd.store(crate::simd::exp(simd, simd.load(&rest)), &mut rest);
             unpad(&rest, self.0);
         }
     }

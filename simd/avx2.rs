@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::{
     Op,
-    simd::{Set, Simd, Widened},
+    vector::{Set, Simd, Widened},
 };
 
 /// The proof that this processor has AVX2 and FMA.

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::simd::{Set, Simd, Widened};
+use super::vector::{Set, Simd, Widened};
 
 /// Eight lanes that the compiler may or may not turn into vectors.
 #[derive(Clone, Copy, Debug)]

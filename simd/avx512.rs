@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::{
     Op,
-    simd::{Product, Set, Simd, Widened},
+    vector::{Product, Set, Simd, Widened},
 };
 
 /// The proof that this processor has AVX-512 F, BW, DQ and VL.
