@@ -27,5 +27,5 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         items: arguments.items,
         repeats: arguments.repeats,
     };
-    arguments.output.report(|_| queue(&options))
+    arguments.output.report(|progress| queue(&options, progress))
 }

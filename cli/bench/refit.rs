@@ -58,5 +58,5 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         threads: arguments.threads,
         repeats: arguments.repeats,
     };
-    arguments.output.report(|_| refit(&options))
+    arguments.output.report(|progress| refit(&options, progress))
 }

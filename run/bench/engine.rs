@@ -58,8 +58,7 @@ pub fn engine(options: &EngineBench, progress: &mut dyn FnMut(&str)) -> Result<R
         "the model has {} positions, and {room} are asked for",
         spec.max_positions
     );
-    progress("what the machine can do at most");
-    let mut report = Report::begin("engine", options.threads)?;
+    let mut report = Report::begin("engine", options.threads, progress)?;
     let threads = report.limits.threads;
     report.set("model", options.model.name());
     report.set("parameters", spec.parameters());

@@ -52,7 +52,7 @@ impl Peer {
         let script = self.script();
         ensure!(
             script.is_file(),
-            "--peer {}: {} is missing; name the repository's folder benches/peers with --peers",
+            "--peer {}: {} is missing; name the repository's folder benches/peers with --peers-folder",
             self.name,
             script.display()
         );

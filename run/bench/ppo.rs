@@ -70,8 +70,7 @@ pub fn ppo(options: &PpoBench, progress: &mut dyn FnMut(&str)) -> Result<Report>
     let data = folder.path().join("prompts.jsonl");
     fs::write(&data, options.rows())?;
 
-    progress("what the machine can do at most");
-    let mut report = Report::begin("ppo", options.threads)?;
+    let mut report = Report::begin("ppo", options.threads, progress)?;
     report.set("model", options.model.name());
     report.set("parameters", spec.parameters());
     report.set("dtype", options.dtype.to_string());

@@ -21,21 +21,22 @@ pub struct QueueBench {
     pub repeats: usize,
 }
 
-/// Measures.
+/// Measures; `progress` hears what comes next.
 ///
 /// # Errors
 /// One line: what cannot be used.
-pub fn queue(options: &QueueBench) -> Result<Report> {
+pub fn queue(options: &QueueBench, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let QueueBench { ref batches, items, repeats } = *options;
     at_least("--batch", 1, batches.iter().copied())?;
     at_least("--items", batches.iter().copied().max().unwrap_or(1), [items])?;
     at_least("--repeats", 1, [repeats])?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let mut report = Report::begin("queue", cores.min(2))?;
+    let mut report = Report::begin("queue", cores.min(2), progress)?;
     report.set("items", items);
     report.set("staleness", 1);
     for (name, order) in [("ticket", Order::Ticket), ("arrival", Order::Arrival)] {
         for &batch in batches {
+            progress(&format!("order {name}, batch {batch}"));
             let rates = repeated(repeats, || {
                 let start = Instant::now();
                 let passed = pass(batch, order, items / batch)?;
@@ -85,7 +86,7 @@ mod tests {
     fn whole_batches_pass() {
         assert_eq!(pass(8, Order::Ticket, 5).unwrap(), 40);
         let few = QueueBench { batches: vec![2, 8], items: 7, repeats: 1 };
-        let error = queue(&few).unwrap_err().to_string();
+        let error = queue(&few, &mut |_| ()).unwrap_err().to_string();
         assert_eq!(error, "--items must be at least 8, got 7");
     }
 }

@@ -36,11 +36,11 @@ pub struct RefitBench {
     pub repeats: usize,
 }
 
-/// Measures.
+/// Measures; `progress` hears what comes next.
 ///
 /// # Errors
 /// One line: what is missing, or cannot be used.
-pub fn refit(options: &RefitBench) -> Result<Report> {
+pub fn refit(options: &RefitBench, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     at_least("--repeats", 1, [options.repeats])?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let native = options.backend == BackendKind::Native;
@@ -48,9 +48,11 @@ pub fn refit(options: &RefitBench) -> Result<Report> {
         !native || (options.engine_dir.is_none() && !options.double),
         "--engine and --double go with --backend tensorrt-llm"
     );
-    let mut report = Report::begin("refit", options.threads)?;
-    let (model, engine) =
-        if native { embedded(options, &report)? } else { tensorrt_llm(options, folder.path())? };
+    let (config, model) =
+        if native { embedded(options)? } else { tensorrt_llm(options, folder.path())? };
+    let mut report = Report::begin("refit", options.threads, progress)?;
+    let config = EngineConfig { threads: report.limits.threads, ..config };
+    let engine = Engine::builder().config(config).model(model.clone()).build()?;
     report.set("backend", if native { "native" } else { "tensorrt-llm" });
     report.set("double", options.double);
     let name = options.model.as_ref().map_or("60M".into(), Subject::name);
@@ -69,10 +71,11 @@ pub fn refit(options: &RefitBench) -> Result<Report> {
             let weights = renumbered(&model.weights, WeightVersion(version));
             Ok(engine.blocking().refit(&weights, mode)?)
         };
+        let name = if mode == RefitMode::Alias { "alias" } else { "copy" };
+        progress(&format!("refit by {name}"));
         let first = once()?;
         let later: Vec<RefitReport> =
             (0..options.repeats).map(|_| once()).collect::<Result<_>>()?;
-        let name = if mode == RefitMode::Alias { "alias" } else { "copy" };
         report.set(&format!("{name}_copied_bytes"), later[0].bytes);
         report.set(&format!("{name}_first_us"), 1e6 * first.seconds);
         let seconds: Vec<f64> = later.iter().map(|refit| refit.seconds).collect();
@@ -101,18 +104,17 @@ fn rows(mode: &str, seconds: &[f64], moved: usize, limit: Option<f64>) -> Result
     Ok(rows)
 }
 
-fn embedded(options: &RefitBench, report: &Report) -> Result<(EngineModel, Engine)> {
-    let config = EngineConfig { threads: report.limits.threads, ..EngineConfig::default() };
+fn embedded(options: &RefitBench) -> Result<(EngineConfig, EngineModel)> {
+    let config = EngineConfig::default();
     let model = match &options.model {
         Some(Subject::Directory(path)) => EngineModel::open(&config, &model_directory(path))?,
         Some(Subject::Shape(shape)) => shape.model(Dtype::F32),
         None => Shape::Llama60M.model(Dtype::F32),
     };
-    let engine = Engine::builder().config(config).model(model.clone()).build()?;
-    Ok((model, engine))
+    Ok((config, model))
 }
 
-fn tensorrt_llm(options: &RefitBench, scratch: &Path) -> Result<(EngineModel, Engine)> {
+fn tensorrt_llm(options: &RefitBench, scratch: &Path) -> Result<(EngineConfig, EngineModel)> {
     let path = match &options.model {
         Some(Subject::Directory(path)) => Some(path.as_path()),
         Some(Subject::Shape(_)) | None => None,
@@ -132,8 +134,7 @@ fn tensorrt_llm(options: &RefitBench, scratch: &Path) -> Result<(EngineModel, En
     let backend = BackendKind::TensorRtLlm;
     let config = EngineConfig { backend, dtype, tensorrt_llm, ..EngineConfig::default() };
     let model = EngineModel::open(&config, &model_directory(path))?;
-    let engine = Engine::builder().config(config).model(model.clone()).build()?;
-    Ok((model, engine))
+    Ok((config, model))
 }
 
 /// Writes an engine of the contract double.

@@ -70,13 +70,18 @@ pub struct Ratio {
 }
 
 impl Report {
-    /// Settles this thread on its cores (0: every one), and measures what they can do.
+    /// Settles this thread on its cores (0: every one), and measures what they can do; `progress` hears of it.
     ///
     /// # Errors
     /// When there are not so many cores.
-    pub(super) fn begin(bench: &str, threads: usize) -> Result<Self> {
+    pub(super) fn begin(
+        bench: &str,
+        threads: usize,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let machine = Description::of_this_machine();
         let cores = placement::pin(threads)?;
+        progress("what the machine can do at most");
         let limits = Limits::measure(cores.len())?;
         let unoptimised = "this is no release build: it is slower than what is used";
         let notes = cfg!(debug_assertions).then(|| unoptimised.to_owned());

@@ -71,8 +71,7 @@ pub fn train(options: &TrainBench, progress: &mut dyn FnMut(&str)) -> Result<Rep
         "--length must be at most {}, the model's positions, got {length}",
         model.spec.max_positions
     );
-    progress("what the machine can do at most");
-    let mut report = Report::begin("train", options.threads)?;
+    let mut report = Report::begin("train", options.threads, progress)?;
     models::use_threads(report.limits.threads)?;
     report.set("model", options.model.name());
     report.set("parameters", model.spec.parameters());
