@@ -4,10 +4,28 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
+use super::output::OutputArguments;
 use crate::{
     rollout::Dtype,
     run::bench::{Peer, Shape, Subject, Turns},
 };
+
+/// What every bench with peers takes.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct CommonArguments {
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArguments,
+    /// Number format to compute in; what learns is kept in f32
+    #[arg(long, value_enum, default_value_t = Format::Bf16)]
+    pub(in crate::cli) dtype: Format,
+    /// Number of threads, each on a core; 0 takes every core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(in crate::cli) threads: usize,
+    #[command(flatten)]
+    pub(in crate::cli) turns: TurnArguments,
+    #[command(flatten)]
+    pub(in crate::cli) output: OutputArguments,
+}
 
 /// Which model.
 #[derive(Debug, clap::Args)]

@@ -2,20 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::{
-    arguments::{Format, ModelArguments, TurnArguments},
-    output::OutputArguments,
-};
+use super::arguments::CommonArguments;
 use crate::run::bench::{EngineBench, engine};
 
 /// Measure how fast the embedded engine generates
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    model: ModelArguments,
-    /// Number format to compute in
-    #[arg(long, value_enum, default_value_t = Format::Bf16)]
-    dtype: Format,
     /// Sequences that are decoded at once, one measurement for each
     #[arg(long = "batch", value_name = "N", value_delimiter = ',', default_values_t = [1, 8, 32, 64])]
     batches: Vec<usize>,
@@ -28,25 +20,21 @@ pub(super) struct Arguments {
     /// Lengths of single prompts, one measurement for each
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [64, 512])]
     prefill: Vec<usize>,
-    /// Number of threads, each on a core; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
     #[command(flatten)]
-    turns: TurnArguments,
-    #[command(flatten)]
-    output: OutputArguments,
+    common: CommonArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let common = &arguments.common;
     let options = EngineBench {
-        model: arguments.model.subject(),
-        dtype: arguments.dtype.into(),
+        model: common.model.subject(),
+        dtype: common.dtype.into(),
         batches: arguments.batches.clone(),
         prompt: arguments.prompt,
         new: arguments.new,
         prefill: arguments.prefill.clone(),
-        threads: arguments.threads,
-        turns: arguments.turns.turns(),
+        threads: common.threads,
+        turns: common.turns.turns(),
     };
-    arguments.output.report(|progress| engine(&options, progress))
+    common.output.report(|progress| engine(&options, progress))
 }

@@ -52,31 +52,33 @@ pub(in crate::cli) fn ppo(config: &PpoConfig, launch: Launch<'_>) -> Result<Vec<
 
 /// Measures a training step.
 pub(in crate::cli) fn bench_train(arguments: &bench::train::Arguments) -> Result<ExitCode> {
+    let common = &arguments.common;
     let options = TrainBench {
-        model: arguments.model.subject(),
-        dtype: arguments.dtype.into(),
+        model: common.model.subject(),
+        dtype: common.dtype.into(),
         rows: arguments.rows,
         length: arguments.length,
-        threads: arguments.threads,
-        turns: arguments.turns.turns(),
+        threads: common.threads,
+        turns: common.turns.turns(),
     };
-    arguments.output.report(|progress| run::bench::train(&options, progress))
+    common.output.report(|progress| run::bench::train(&options, progress))
 }
 
 /// Measures whole iterations of PPO.
 pub(in crate::cli) fn bench_ppo(arguments: &bench::ppo::Arguments) -> Result<ExitCode> {
+    let common = &arguments.common;
     let options = PpoBench {
-        model: arguments.model.subject(),
-        dtype: arguments.dtype.into(),
+        model: common.model.subject(),
+        dtype: common.dtype.into(),
         prompts: arguments.prompts,
         prompt: arguments.prompt,
         new: arguments.new,
         epochs: arguments.epochs,
         overrides: arguments.overrides.clone(),
-        threads: arguments.threads,
-        turns: arguments.turns.turns(),
+        threads: common.threads,
+        turns: common.turns.turns(),
     };
-    arguments.output.report(|progress| run::bench::ppo(&options, progress))
+    common.output.report(|progress| run::bench::ppo(&options, progress))
 }
 
 /// Runs the demo, prints what it came to, and fails if a threshold is missed.

@@ -73,8 +73,7 @@ impl Limits {
     ) -> f64 {
         let (body, head) = weights(spec);
         let read = (body + head) * dtype.size() as f64 / (1e9 * self.read_gb_per_s);
-        let operations = 2.0 * (body * tokens as f64 + head * logits as f64);
-        read.max(operations / self.flops(dtype))
+        read.max(operations(spec, tokens, logits) / self.flops(dtype))
     }
 
     /// Returns the shortest time for the same forward and back, where a product is done three times.
@@ -85,9 +84,15 @@ impl Limits {
         tokens: usize,
         logits: usize,
     ) -> f64 {
-        let (body, head) = weights(spec);
-        6.0 * (body * tokens as f64 + head * logits as f64) / self.flops(dtype)
+        3.0 * operations(spec, tokens, logits) / self.flops(dtype)
     }
+}
+
+/// Returns how many multiplications and additions `tokens` through all layers take, and `logits` of them through the
+/// head.
+fn operations(spec: &ModelSpec, tokens: usize, logits: usize) -> f64 {
+    let (body, head) = weights(spec);
+    2.0 * (body * tokens as f64 + head * logits as f64)
 }
 
 /// Returns how many weights a token is multiplied with in the layers, and how many in the head.
