@@ -37,6 +37,16 @@ def model(text: str) -> pathlib.Path:
     path = pathlib.Path(text)
     if not (path / "config.json").is_file():
         raise argparse.ArgumentTypeError(f"'{text}' has no config.json, so it is no model directory")
+    if not any(path.glob("*.safetensors")):
+        raise argparse.ArgumentTypeError(f"'{text}' has no *.safetensors, so the model has no weights")
+    return path
+
+
+def new_file(text: str) -> pathlib.Path:
+    """A file to be written."""
+    path = pathlib.Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}' is no file in a folder that exists")
     return path
 
 
@@ -63,7 +73,7 @@ def add_options(options: Parser, what: str) -> None:
     elif what == "train":
         options.add_argument("--rows", type=count, default=8)
         options.add_argument("--length", type=count, default=256)
-        options.add_argument("--gradients", type=pathlib.Path)
+        options.add_argument("--gradients", type=new_file)
     else:
         options.add_argument("--prompts", type=count, default=32)
         options.add_argument("--prompt", type=count, default=32)
