@@ -59,11 +59,14 @@ fn vectors() -> Finding {
 
 #[cfg(target_arch = "x86_64")]
 fn vector_features() -> Vec<&'static str> {
+    use std::arch::is_x86_feature_detected as has;
+    // The kernels take AVX-512 with all four of these or not at all.
+    let wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
     let features = [
-        ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
-        ("FMA", std::arch::is_x86_feature_detected!("fma")),
-        ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
-        ("AVX-512 bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+        ("AVX2", has!("avx2")),
+        ("FMA", has!("fma")),
+        ("AVX-512 F/BW/DQ/VL", wide),
+        ("AVX-512 bf16", wide && has!("avx512bf16")),
     ];
     features.into_iter().filter(|&(_, there)| there).map(|(name, _)| name).collect()
 }
