@@ -15,6 +15,18 @@ use crate::{
 const FAMILIES: [Family; 4] = [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3];
 const BLOCK_SIZE: usize = 4;
 
+/// Returns a model of each family, and one of seven heads to a KV head, each longer than four registers of any set: as
+/// in models of use, attention then takes several heads and several registers at a time.
+fn specs() -> impl Iterator<Item = ModelSpec> {
+    let wide = ModelSpec { head_dim: 72, num_heads: 7, num_kv_heads: 1, ..spec(Family::Llama) };
+    FAMILIES.into_iter().map(spec).chain([wide])
+}
+
+/// Returns what tells a model from the others.
+fn name(spec: &ModelSpec) -> String {
+    format!("{:?} with heads of {}", spec.family, spec.head_dim)
+}
+
 /// Returns every choice this processor can run.
 fn choices() -> Vec<KernelChoice> {
     use KernelChoice::*;
@@ -85,39 +97,38 @@ fn assert_close(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
 
 #[test]
 fn every_family_agrees_with_the_reference_to_1e_5_on_every_instruction_set() {
-    for family in FAMILIES {
-        let spec = spec(family);
+    for spec in specs() {
         let weights = random_weights(&spec, 1);
         let tokens = tokens(29, 1);
         let expected = Reference::new(&spec, &weights).logits(&tokens).concat();
         for kernels in choices() {
             let mut cpu = cpu(&spec, &weights, 2, kernels);
             let got = prefill(&mut cpu, &tokens);
-            assert_close(&got, &expected, 1e-5, &format!("{family:?} {kernels:?}"));
+            assert_close(&got, &expected, 1e-5, &format!("{} {kernels:?}", name(&spec)));
         }
     }
 }
 
 #[test]
 fn bf16_agrees_with_the_reference_to_2e_2_on_every_instruction_set() {
-    for family in FAMILIES {
-        let spec = ModelSpec { dtype: Dtype::Bf16, ..spec(family) };
+    for spec in specs() {
+        let spec = ModelSpec { dtype: Dtype::Bf16, ..spec };
         let weights = random_weights(&spec, 1);
         let tokens = tokens(29, 1);
         let expected = Reference::new(&spec, &weights).logits(&tokens).concat();
         for kernels in choices() {
             let mut cpu = cpu(&spec, &weights, 2, kernels);
             let got = prefill(&mut cpu, &tokens);
-            assert_close(&got, &expected, 2e-2, &format!("{family:?} {kernels:?}"));
+            assert_close(&got, &expected, 2e-2, &format!("{} {kernels:?}", name(&spec)));
         }
     }
 }
 
 #[test]
 fn the_bits_do_not_depend_on_the_batch_the_chunks_or_the_threads() {
-    for family in FAMILIES {
+    for spec in specs() {
         for dtype in [Dtype::F32, Dtype::Bf16] {
-            let spec = ModelSpec { dtype, ..spec(family) };
+            let spec = ModelSpec { dtype, ..spec.clone() };
             let weights = random_weights(&spec, 2);
             for kernels in choices() {
                 invariance(&spec, &weights, kernels);
@@ -130,7 +141,7 @@ fn invariance(spec: &ModelSpec, weights: &Weights, kernels: KernelChoice) {
     let tokens = tokens(23, 3);
     let alone = prefill(&mut cpu(spec, weights, 1, kernels), &tokens);
     for threads in [1, 2, 4] {
-        let what = |how: &str| format!("{:?} {kernels:?} {threads} threads: {how}", spec.family);
+        let what = |how: &str| format!("{} {kernels:?} {threads} threads: {how}", name(spec));
         let mut cpu = cpu(spec, weights, threads, kernels);
         assert_bits(&prefill(&mut cpu, &tokens), &alone, &what("whole"));
         for size in [1, 2, 3, 5, 8] {
