@@ -29,7 +29,7 @@ pub enum KernelChoice {
     Portable,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512 F; with bf16 dot products where the processor has them.
+    /// AVX-512 F, BW, DQ and VL; with bf16 dot products where the processor has them.
     Avx512,
 }
 

@@ -40,9 +40,10 @@ fn expected(x: &[f32], w: &[f32], bias: &[f32], depth: usize) -> Vec<(f64, f64)>
 #[test]
 fn linear_layers_agree_with_f64_to_1e_6_of_their_magnitude_on_awkward_shapes() {
     let mut team = Team::new(2).unwrap();
-    for (rows, depth, outputs) in
-        (1..10).flat_map(|rows| [(rows, 1, 5), (rows, 31, 27), (rows, 32, 48), (rows, 75, 101)])
-    {
+    let small =
+        (1..10).flat_map(|rows| [(rows, 1, 5), (rows, 31, 27), (rows, 32, 48), (rows, 75, 101)]);
+    // Activations that no cache holds at once: rows in blocks of 6 in f32 and of 12 in bf16, and 2 left over.
+    for (rows, depth, outputs) in small.chain([(14, 8_192, 19)]) {
         let (x, w) = (random(rows * depth, 1), random(outputs * depth, 2));
         let bias = random(outputs, 3);
         let expected = expected(&x, &w, &bias, depth);
