@@ -14,9 +14,7 @@ mod vector;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use math::exp;
-pub(crate) use vector::{
-    Element, Product, Set, Simd, chunks, chunks_mut, narrow, padded, unpad,
-};
+pub(crate) use vector::{Element, Product, Set, Simd, chunks, chunks_mut, narrow, padded, unpad};
 
 /// Which instruction set the kernels use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

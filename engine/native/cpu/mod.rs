@@ -31,9 +31,9 @@ use crate::{
     rollout::{Dtype, Weights},
 };
 
-use half::bf16;
 pub use crate::simd::KernelChoice;
 use crate::simd::{Element, Kernels};
+use half::bf16;
 pub use kernels::Roofline;
 use kv::KvCache;
 use pass::{Pass, Workspace};

@@ -99,7 +99,7 @@ impl<E: Element> Attend<'_, E> {
                 depth,
                 bias: None,
                 add: false,
-                far: false,
+                next: None,
                 out: Columns { matrix, stride, first: run.position - first },
             };
             multiply(E::product(set), &gemm);

@@ -29,8 +29,8 @@ pub(crate) struct Gemm<'a, E> {
     pub(crate) bias: Option<&'a [E]>,
     /// Whether the product is added to what is there.
     pub(crate) add: bool,
-    /// Whether `w` comes from memory, where asking for it early pays.
-    pub(crate) far: bool,
+    /// Where `w` comes from memory: the weights that are needed after it. Asking for them early pays.
+    pub(crate) next: Option<&'a [E]>,
     pub(crate) out: Columns<'a>,
 }
 
@@ -64,8 +64,9 @@ pub(crate) fn multiply<P: Product<Number: Element>>(product: P, gemm: &Gemm<'_, 
         for n in (0..columns).step_by(COLUMN_BLOCK) {
             let block = n..(n + COLUMN_BLOCK).min(columns);
             let mut ahead = Ahead::none();
-            if gemm.far {
-                ahead = Ahead::of::<P>(gemm, block.end, last_row - first_row);
+            if let Some(next) = gemm.next {
+                let weights = gemm.w.get(block.end * gemm.depth..).filter(|w| !w.is_empty());
+                ahead = Ahead::of::<P>(weights.unwrap_or(next), gemm.depth, last_row - first_row);
             }
             let mut m = first_row;
             while m < last_row {
@@ -90,15 +91,14 @@ impl Ahead {
         Self { next: std::ptr::null(), end: std::ptr::null(), lines: 0 }
     }
 
-    /// Spreads the block from `column` on over all steps of the block before it.
+    /// Spreads the first block of `weights` over all steps of the block before it.
     #[inline(always)]
-    fn of<P: Product>(gemm: &Gemm<'_, P::Number>, column: usize, rows: usize) -> Self {
-        let bytes = COLUMN_BLOCK * gemm.depth * size_of::<P::Number>();
-        // Where these weights end, those that are needed next often start.
-        let next: *const u8 = gemm.w.as_ptr().wrapping_add(column * gemm.depth).cast();
+    fn of<P: Product>(weights: &[P::Number], depth: usize, rows: usize) -> Self {
+        let bytes = weights.len().min(COLUMN_BLOCK * depth) * size_of::<P::Number>();
+        let next: *const u8 = weights.as_ptr().cast();
         let width = if P::Simd::MANY_REGISTERS || rows == 1 { 8 } else { 4 };
         let tiles = rows.div_ceil(3) * (COLUMN_BLOCK / width);
-        let steps = tiles * (gemm.depth * size_of::<P::Number>()).div_ceil(size_of::<P::Chunk>());
+        let steps = tiles * (depth * size_of::<P::Number>()).div_ceil(size_of::<P::Chunk>());
         Self { next, end: next.wrapping_add(bytes), lines: bytes.div_ceil(LINE).div_ceil(steps) }
     }
 

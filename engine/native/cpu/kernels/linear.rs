@@ -51,29 +51,27 @@ impl<'a, E> Linear<'a, E> {
     }
 }
 
-/// Columns of one layer: a task.
-struct Slice {
-    layer: usize,
-    columns: Range<usize>,
-    /// Where the layer's first column is in the output.
-    first: usize,
+/// Tasks of each thread: enough for one that was held up to leave some to the others.
+const TASKS: usize = 4;
+
+/// Returns the columns of a task: whole blocks, shared out evenly.
+fn share(columns: usize, index: usize, tasks: usize) -> Range<usize> {
+    let cut = |index: usize| (columns * index / tasks).next_multiple_of(COLUMN_BLOCK).min(columns);
+    cut(index)..cut(index + 1)
 }
 
-/// Cuts layers of these many columns into slices, four or so per thread.
-fn slices(outputs: impl Iterator<Item = usize> + Clone, threads: usize) -> Vec<Slice> {
-    let total: usize = outputs.clone().sum();
-    let width = total.div_ceil(4 * threads).next_multiple_of(COLUMN_BLOCK);
-    let mut slices = Vec::with_capacity(4 * threads + 3);
-    let mut first = 0;
-    for (layer, outputs) in outputs.enumerate() {
-        slices.extend((0..outputs).step_by(width).map(|start| Slice {
-            layer,
-            columns: start..(start + width).min(outputs),
-            first,
-        }));
-        first += outputs;
+impl<'a, E: Element> Linears<'a, E> {
+    /// Returns the weights from a column of the output on, to the end of its layer; none after the last.
+    fn weights(&self, mut column: usize) -> &'a [E] {
+        for layer in self.layers {
+            let outputs = layer.outputs(self.depth);
+            if column < outputs {
+                return &layer.weight[column * self.depth..];
+            }
+            column -= outputs;
+        }
+        &[]
     }
-    slices
 }
 
 impl Kernels {
@@ -85,16 +83,35 @@ impl Kernels {
         out: &mut [f32],
     ) {
         let (x, depth, add) = (layers.x, layers.depth, layers.add);
-        let outputs = layers.layers.iter().map(|layer| layer.outputs(depth));
-        let stride = outputs.clone().sum();
-        let slices = slices(outputs, team.threads());
+        let stride = layers.layers.iter().map(|layer| layer.outputs(depth)).sum();
+        let (threads, tasks) = (team.threads(), TASKS * team.threads());
         let matrix = &Disjoint::new(out);
-        team.run(slices.len(), &|_, index| {
-            let Slice { layer, columns, first } = &slices[index];
-            // Slices do not overlap and each is one task's: this is what `Columns` asks for.
-            let out = Columns { matrix, stride, first: first + columns.start };
-            let Linear { weight: w, bias } = layers.layers[*layer].part(depth, columns.clone());
-            self.run(Gemm { x, w, depth, bias, add, far: true, out });
+        team.run(tasks, &|_, index| {
+            let task = share(stride, index, tasks);
+            // Most often every thread takes one task in turn.
+            let then = share(stride, index + threads, tasks).start;
+            let mut first = 0;
+            for layer in layers.layers {
+                let end = first + layer.outputs(depth);
+                let columns = task.start.clamp(first, end)..task.end.clamp(first, end);
+                if !columns.is_empty() {
+                    let then = if columns.end < task.end { columns.end } else { then };
+                    // Tasks do not overlap: this is what `Columns` asks for.
+                    let out = Columns { matrix, stride, first: columns.start };
+                    let Linear { weight: w, bias } =
+                        layer.part(depth, columns.start - first..columns.end - first);
+                    self.run(Gemm {
+                        x,
+                        w,
+                        depth,
+                        bias,
+                        add,
+                        next: Some(layers.weights(then)),
+                        out,
+                    });
+                }
+                first = end;
+            }
         });
     }
 
@@ -108,14 +125,16 @@ impl Kernels {
     ) {
         let (x, depth) = (layer.x, layer.depth);
         let outputs = layer.gate.outputs(depth);
-        let slices = slices(std::iter::once(outputs), team.threads());
+        let (threads, tasks) = (team.threads(), TASKS * team.threads());
         let (gates, ups, outs) = (&Disjoint::new(gate), &Disjoint::new(up), &Disjoint::new(out));
-        team.run(slices.len(), &|_, index| {
-            let columns = &slices[index].columns;
-            for (linear, matrix) in [(layer.gate, gates), (layer.up, ups)] {
+        team.run(tasks, &|_, index| {
+            let columns = share(outputs, index, tasks);
+            let [gate, up] = [layer.gate, layer.up].map(|half| half.part(depth, columns.clone()));
+            let then = layer.gate.part(depth, share(outputs, index + threads, tasks)).weight;
+            for (half, next, matrix) in [(gate, up.weight, gates), (up, then, ups)] {
                 let out = Columns { matrix, stride: outputs, first: columns.start };
-                let Linear { weight: w, bias } = linear.part(depth, columns.clone());
-                self.run(Gemm { x, w, depth, bias, add: false, far: true, out });
+                let Linear { weight: w, bias } = half;
+                self.run(Gemm { x, w, depth, bias, add: false, next: Some(next), out });
             }
             for row in 0..x.len() / depth {
                 let part = row * outputs + columns.start..row * outputs + columns.end;
