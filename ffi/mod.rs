@@ -11,3 +11,5 @@ pub mod team;
 pub mod tensorrt_llm;
 #[cfg(feature = "libtorch")]
 pub mod torch;
+#[cfg(feature = "libtorch")]
+pub mod torch_matmul;

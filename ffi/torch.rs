@@ -5,9 +5,13 @@
 
 use std::{ptr::NonNull, time::Duration};
 
+use half::bf16;
 use tch::Tensor;
 
-use super::memory::{Lease, Memory};
+use super::{
+    memory::{Lease, Memory},
+    torch_matmul::Number,
+};
 
 /// A handle that is only ever dropped.
 struct Owner(#[expect(dead_code, reason = "held for its drop")] Tensor);
@@ -52,6 +56,39 @@ impl Leased {
         Some(change(&mut self.buffers))
     }
 
+    /// Returns a buffer's numbers; `None` unless they are of this format, contiguous and on the host.
+    pub fn numbers<T: Number>(&self, buffer: usize) -> Option<&[T]> {
+        let (start, len) = host::<T>(self.buffers.get(buffer)?)?;
+        // SAFETY: `host` found so many numbers of this kind there; the buffer keeps them in place as long as `self` is
+        // borrowed; and `write` and `write_host`, the only writers, borrow it mutably.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len) })
+    }
+
+    /// Changes the numbers of f32 and, if there is a second buffer, of bf16 on the host in place; `None`, and nothing done,
+    /// when a reader held on past the deadline.
+    ///
+    /// # Panics
+    /// If the buffers are others.
+    pub fn write_host<R>(
+        &mut self,
+        deadline: Duration,
+        change: impl FnOnce(HostBuffers<'_>) -> R,
+    ) -> Option<R> {
+        self.write(deadline, |buffers| {
+            let [master, copies @ ..] = buffers else { panic!("there is a buffer") };
+            let Some((start, len)) = host::<f32>(master) else { panic!("f32 on the host") };
+            // SAFETY: `host` found so many numbers of this kind there; the storage is each buffer's own, and nobody else
+            // reads or writes it while the lease is held for writing and `self` is borrowed mutably.
+            let master = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) };
+            let copy = copies.first().map(|copy| {
+                let Some((start, len)) = host::<bf16>(copy) else { panic!("bf16 on the host") };
+                // SAFETY: as above.
+                unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
+            });
+            change(HostBuffers { master, copy })
+        })
+    }
+
     /// Lends a buffer's bytes, where they are: none is copied. `None` unless the buffer is contiguous, and on the host or
     /// a CUDA device. Parts of one loan can be joined again, see [`Memory::joined`].
     pub fn lend(&self, buffer: usize) -> Option<Memory> {
@@ -73,6 +110,23 @@ impl Leased {
         };
         Some(memory)
     }
+}
+
+/// What [`Leased::write_host`] changes.
+#[derive(Debug)]
+pub struct HostBuffers<'a> {
+    /// The first buffer.
+    pub master: &'a mut [f32],
+    /// The second one, where there is one.
+    pub copy: Option<&'a mut [bf16]>,
+}
+
+/// Returns where a tensor's numbers lie; `None` unless they are of this format, contiguous and on the host.
+fn host<T: Number>(tensor: &Tensor) -> Option<(NonNull<T>, usize)> {
+    let fits =
+        tensor.kind() == T::KIND && tensor.device() == tch::Device::Cpu && tensor.is_contiguous();
+    let start = NonNull::new(tensor.data_ptr().cast::<T>())?;
+    fits.then(|| (start, tensor.numel()))
 }
 
 #[cfg(test)]
@@ -101,6 +155,25 @@ mod tests {
         let _ = leased.write(SHORT, |buffers| buffers[0].fill_(7.0)).unwrap();
         let reading = memory.lease().read(SHORT).unwrap();
         assert_eq!(memory.bytes(&reading), bytemuck::bytes_of(&7.0f32));
+    }
+
+    #[test]
+    fn numbers_on_the_host_are_read_and_written_in_place() {
+        let (master, copy) = (Tensor::from_slice(&[1.0f32, 2.0]), Tensor::from_slice(&[1.0f32]));
+        let mut leased = Leased::new(vec![master, copy.to_kind(tch::Kind::BFloat16)]);
+        assert_eq!(leased.numbers::<f32>(0), Some(&[1.0, 2.0][..]));
+        assert!(leased.numbers::<bf16>(0).is_none() && leased.numbers::<f32>(2).is_none());
+        let written = leased.write_host(SHORT, |HostBuffers { master, copy }| {
+            master[1] = 7.0;
+            copy.unwrap()[0] = bf16::from_f32(3.0);
+        });
+        assert!(written.is_some());
+        assert_eq!(leased.numbers::<f32>(0), Some(&[1.0, 7.0][..]));
+        assert_eq!(leased.numbers::<bf16>(1), Some(&[bf16::from_f32(3.0)][..]));
+        let memory = leased.lend(0).unwrap();
+        let reading = memory.lease().read(SHORT).unwrap();
+        assert!(leased.write_host(SHORT, |_| ()).is_none());
+        drop(reading);
     }
 
     #[test]

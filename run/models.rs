@@ -42,7 +42,7 @@ pub(super) fn options(
     dtype: ComputeDtype,
     activation_checkpointing: bool,
 ) -> ModelOptions {
-    ModelOptions { device, compute: dtype.into(), activation_checkpointing, frozen: false }
+    ModelOptions { device, compute: dtype.into(), activation_checkpointing, ..Default::default() }
 }
 
 /// The head that a model is wanted with.

@@ -118,6 +118,7 @@ pub(in crate::cli) fn logprobs(
         compute,
         activation_checkpointing: false,
         frozen: true,
+        autograd: false,
     };
     let weights = model.checkpoint.weights(Dtype::F32)?;
     let policy = torch::Model::load(model.spec(), &weights, &options)?;

@@ -53,6 +53,14 @@ pub enum Error {
         /// Why not, and what would help.
         reason: String,
     },
+    /// The system gives no more threads.
+    #[error("the trainer cannot start {threads} threads: {error}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// Somebody went on reading the weights.
     #[error(
         "the trainer waited {seconds:.1} s to write its weights: a reader of them did not let go"

@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::{
     Error, Model, Result,
     layout::{Layout, Slot},
-    parameters::kind_of,
+    parameters::{FlatGradient, kind_of},
 };
 use crate::{
     ffi::torch::Leased,
@@ -58,7 +58,11 @@ impl Model {
     /// # Errors
     /// When no training pass has been run, or libtorch fails.
     pub fn gradient(&self) -> Result<Weights> {
-        copied(&self.parameters.layout, self.parameters.gradient()?)
+        let layout = &self.parameters.layout;
+        match self.parameters.gradient()? {
+            FlatGradient::Own(flat) => copied_numbers(layout, flat),
+            FlatGradient::Autograd(flat) => copied(layout, flat),
+        }
     }
 }
 
@@ -66,6 +70,11 @@ impl Model {
 pub(super) fn copied(layout: &Layout, flat: &Tensor) -> Result<Weights> {
     let copy = flat.f_to_device_(tch::Device::Cpu, flat.kind(), false, true)?;
     named(layout, &Leased::new(vec![copy]), 0, WeightVersion::default())
+}
+
+/// As [`copied`], of a buffer that is no tensor.
+pub(super) fn copied_numbers(layout: &Layout, flat: &[f32]) -> Result<Weights> {
+    named(layout, &Leased::new(vec![Tensor::f_from_slice(flat)?]), 0, WeightVersion::default())
 }
 
 /// Lends a flat buffer, where it is, as named tensors.

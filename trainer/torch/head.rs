@@ -32,6 +32,11 @@ pub(super) struct HeadLayer {
 }
 
 impl HeadLayer {
+    /// Bytes of logits that a pass of our own may hold: as many as autograd's three copies in f32.
+    pub(super) fn logit_bytes(&self) -> usize {
+        3 * self.max_logits * size_of::<f32>()
+    }
+
     /// Splits rows so that no part has more logits than fit.
     pub(super) fn chunks(&self, rows: usize) -> Vec<Range<usize>> {
         let vocab = self.project.weight.size()[0] as usize;

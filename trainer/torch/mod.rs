@@ -14,6 +14,7 @@
 //! without a gradient: [`Model::logprobs`], [`Model::values`], [`Model::scores`].
 
 mod attention;
+mod cpu;
 mod error;
 mod export;
 mod head;
@@ -37,6 +38,23 @@ pub use model::{Model, ModelOptions};
 pub use optimizer::{AdamW, AdamWState, StepReport};
 
 pub use super::learner::{Entropy, LogprobOptions, TokenGradient, TokenLogprobs};
+
+/// Does the same in the format that a model computes with, named `$format`.
+macro_rules! in_format {
+    ($compute:expr, $format:ident => $do:expr) => {
+        match $compute {
+            tch::Kind::BFloat16 => {
+                type $format = half::bf16;
+                $do
+            }
+            _ => {
+                type $format = f32;
+                $do
+            }
+        }
+    };
+}
+use in_format;
 
 type Result<T> = std::result::Result<T, Error>;
 

@@ -5,10 +5,12 @@ use tch::{Kind, Tensor};
 use super::{
     Error, Result,
     attention::{Attention, Shape},
+    cpu::{Cpu, Format, Slots},
     head::{HeadLayer, MAX_LOGITS, check, to_host},
+    in_format,
     layer::{Layer, Linear, Norm},
     libtorch,
-    packed::{Packed, Rows, indices},
+    packed::{self, Packed, Rows, indices},
     parameters::{Parameters, Storage, kind_of},
 };
 use crate::{
@@ -38,6 +40,9 @@ pub struct ModelOptions {
     pub activation_checkpointing: bool,
     /// Only ever scored with: no master weights, no gradient.
     pub frozen: bool,
+    /// Let libtorch's autograd compute on the CPU too, instead of passes of our own. Slower, and what those are judged by;
+    /// on a GPU there is nothing else.
+    pub autograd: bool,
 }
 
 impl Default for ModelOptions {
@@ -47,6 +52,7 @@ impl Default for ModelOptions {
             compute: Dtype::F32,
             activation_checkpointing: false,
             frozen: false,
+            autograd: false,
         }
     }
 }
@@ -60,6 +66,8 @@ pub struct Model {
     pub(super) embedding: Tensor,
     pub(super) layers: Vec<Layer>,
     pub(super) head: HeadLayer,
+    /// Where passes of our own find the parameters; `None` where passes are libtorch's.
+    pub(super) slots: Option<Slots>,
 }
 
 impl Model {
@@ -73,13 +81,23 @@ impl Model {
             return Err(Error::input("compute", "f32 or bf16", options.compute));
         }
         let device = libtorch::device(options.device)?;
-        let storage = Storage { device, compute: kind_of(options.compute), frozen: options.frozen };
+        let storage = Storage {
+            device,
+            compute: kind_of(options.compute),
+            frozen: options.frozen,
+            autograd: options.autograd || device != tch::Device::Cpu,
+        };
         let parameters = Parameters::load(spec, weights, storage)?;
         let build = Build { spec, parameters: &parameters };
         let embedding = build.leaf("model.embed_tokens.weight")?;
         let layers = (0..spec.num_layers).map(|layer| build.layer(layer)).collect::<Result<_>>()?;
         let head = build.head()?;
-        Ok(Self { spec: spec.clone(), options: *options, parameters, embedding, layers, head })
+        let slots = match storage.autograd {
+            true => None,
+            false => Slots::find(spec, &parameters.layout),
+        };
+        let (spec, options) = (spec.clone(), *options);
+        Ok(Self { spec, options, parameters, embedding, layers, head, slots })
     }
 
     /// Returns what the model looks like.
@@ -107,6 +125,13 @@ impl Model {
     pub fn logprobs(&self, batch: &PackedBatch, options: &LogprobOptions) -> Result<TokenLogprobs> {
         self.check_head(Head::LanguageModel)?;
         check(options)?;
+        if let Some(slots) = &self.slots {
+            self.check_batch(batch, &batch.selected)?;
+            self.check_targets(batch)?;
+            return in_format!(self.parameters.storage.compute, E => {
+                self.own::<E>(slots)?.logprobs(batch, options)
+            });
+        }
         tch::no_grad(|| {
             let rows = self.rows(batch, &batch.selected)?;
             self.chunked_outputs(&rows, &self.targets(batch)?, options)
@@ -119,6 +144,12 @@ impl Model {
     /// When the model has another head, or the batch does not fit it.
     pub fn logits(&self, batch: &PackedBatch) -> Result<Vec<f32>> {
         self.check_head(Head::LanguageModel)?;
+        if let Some(slots) = &self.slots {
+            self.check_batch(batch, &batch.selected)?;
+            return in_format!(self.parameters.storage.compute, E => {
+                self.own::<E>(slots)?.logits(batch)
+            });
+        }
         tch::no_grad(|| to_host(&self.head.logits(&self.rows(batch, &batch.selected)?)?))
     }
 
@@ -140,7 +171,30 @@ impl Model {
 
     fn score_rows(&self, batch: &PackedBatch, rows: &[usize]) -> Result<Vec<f32>> {
         self.check_head(Head::Score)?;
+        if let Some(slots) = &self.slots {
+            self.check_batch(batch, rows)?;
+            return in_format!(self.parameters.storage.compute, E => {
+                self.own::<E>(slots)?.scores(batch, rows)
+            });
+        }
         tch::no_grad(|| to_host(&self.head.scores(&self.rows(batch, rows)?)?))
+    }
+
+    /// Returns the model as passes of our own see it.
+    fn own<'a, E: Format>(&'a self, slots: &'a Slots) -> Result<Cpu<'a, E>> {
+        Ok(Cpu {
+            spec: &self.spec,
+            slots,
+            weights: self.parameters.numbers()?,
+            checkpointing: self.options.activation_checkpointing,
+            logit_bytes: self.head.logit_bytes(),
+        })
+    }
+
+    /// Checks that a pass can go over these sequences, to these rows.
+    pub(super) fn check_batch(&self, batch: &PackedBatch, rows: &[usize]) -> Result<()> {
+        packed::check(&self.spec, batch)?;
+        packed::check_rows(batch, rows)
     }
 
     pub(super) fn check_head(&self, head: Head) -> Result<()> {
@@ -197,10 +251,16 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn targets(&self, batch: &PackedBatch) -> Result<Tensor> {
-        if let Some(row) = batch.selected.iter().find(|&&row| row + 1 >= batch.tokens.len()) {
-            return Err(Error::input("selected", "a row with a next token", row));
+    /// Checks that each selected row has a next token.
+    pub(super) fn check_targets(&self, batch: &PackedBatch) -> Result<()> {
+        match batch.selected.iter().find(|&&row| row + 1 >= batch.tokens.len()) {
+            Some(row) => Err(Error::input("selected", "a row with a next token", row)),
+            None => Ok(()),
         }
+    }
+
+    pub(super) fn targets(&self, batch: &PackedBatch) -> Result<Tensor> {
+        self.check_targets(batch)?;
         indices(&batch.targets().map(i64::from).collect::<Vec<_>>(), self.device())
     }
 

@@ -2,7 +2,13 @@
 
 use tch::Tensor;
 
-use super::{Error, Model, Result, export::copied, parameters::Parameters};
+use super::{
+    Error, Model, Result,
+    cpu::{Moments, Step, norm},
+    export::{copied, copied_numbers},
+    head::to_host,
+    parameters::{FlatGradient, Parameters},
+};
 use crate::{rollout::Weights, trainer::config::OptimizerConfig};
 
 /// What a step did.
@@ -35,8 +41,14 @@ pub struct AdamWState {
 pub struct AdamW {
     options: OptimizerConfig,
     steps: u64,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+    moments: State,
+}
+
+/// Means of gradients and of their squares, where the gradient is.
+#[derive(Debug)]
+enum State {
+    Own(Moments),
+    Autograd { exp_avg: Tensor, exp_avg_sq: Tensor },
 }
 
 impl AdamW {
@@ -47,7 +59,13 @@ impl AdamW {
     pub fn new(model: &Model, options: &OptimizerConfig) -> Result<Self> {
         options.validate()?;
         let zeros = || model.parameters.weights().buffers()[0].f_zeros_like();
-        Ok(Self { options: options.clone(), steps: 0, exp_avg: zeros()?, exp_avg_sq: zeros()? })
+        let moments = if model.parameters.storage.autograd {
+            State::Autograd { exp_avg: zeros()?, exp_avg_sq: zeros()? }
+        } else {
+            let zeros = || vec![0.0; model.parameters.layout.len];
+            State::Own(Moments { exp_avg: zeros(), exp_avg_sq: zeros() })
+        };
+        Ok(Self { options: options.clone(), steps: 0, moments })
     }
 
     /// Spends the model's gradient on one step at this learning rate, then clears it. At rate 0 no bit of the weights
@@ -60,39 +78,37 @@ impl AdamW {
         if !(lr.is_finite() && lr >= 0.0) {
             return Err(Error::input("learning rate", "finite and not negative", lr));
         }
-        model.give_back(model.parameters.layout.len);
-        tch::no_grad(|| {
-            let grad_norm = self.clip(model)?;
-            let gradient = model.parameters.gradient()?.shallow_clone();
-            let layout =
-                (model.parameters.layout.decayed as i64, model.parameters.layout.len as i64);
-            let (options, steps) = (&self.options, self.steps + 1);
-            let moments = (&mut self.exp_avg, &mut self.exp_avg_sq);
-            model.parameters.write(|master| {
-                let update = Update { options, steps, lr, decayed: layout.0 };
-                update.moments(moments.0, moments.1, &gradient)?;
-                update.weights(master, moments.0, moments.1)
-            })?;
-            self.steps = steps;
-            model.parameters.clear_gradient()?;
-            Ok(StepReport { grad_norm, steps })
-        })
-    }
-
-    /// Returns the gradient's norm after scaling it down where it is too large.
-    fn clip(&self, model: &Model) -> Result<f64> {
-        let mut gradient = model.parameters.gradient()?.shallow_clone();
-        let norm = gradient.f_norm()?.f_double_value(&[])?;
-        if !norm.is_finite() {
-            Parameters::check_finite(&model.parameters.layout, &gradient, "gradient")?;
-            return Err(Error::GradientNorm { got: norm });
-        }
-        // As PyTorch's clip_grad_norm_ has it; 0 switches it off.
-        let scale = self.options.max_grad_norm / (norm + 1e-6);
-        if scale > 0.0 && scale < 1.0 {
-            let _ = gradient.f_mul_scalar_(scale)?;
-        }
-        Ok(norm)
+        let (options, steps) = (&self.options, self.steps + 1);
+        let decayed = model.parameters.layout.decayed;
+        let grad_norm = match &mut self.moments {
+            State::Own(moments) => {
+                let (norm, clip) = clipping(options, model)?;
+                let (betas, eps, weight_decay) = (options.betas, options.eps, options.weight_decay);
+                let step = Step { betas, eps, lr, weight_decay, number: steps, decayed, clip };
+                model.parameters.step(|weights, gradient| step.take(weights, gradient, moments))?;
+                norm
+            }
+            State::Autograd { exp_avg, exp_avg_sq } => tch::no_grad(|| {
+                model.give_back(model.parameters.layout.len);
+                let (norm, clip) = clipping(options, model)?;
+                let FlatGradient::Autograd(gradient) = model.parameters.gradient()? else {
+                    return Err(other_passes());
+                };
+                let mut gradient = gradient.shallow_clone();
+                if clip < 1.0 {
+                    let _ = gradient.f_mul_scalar_(clip)?;
+                }
+                model.parameters.write(|master| {
+                    let update = Update { options, steps, lr, decayed: decayed as i64 };
+                    update.moments(exp_avg, exp_avg_sq, &gradient)?;
+                    update.weights(master, exp_avg, exp_avg_sq)
+                })?;
+                model.parameters.clear_gradient()?;
+                Ok(norm)
+            })?,
+        };
+        self.steps = steps;
+        Ok(StepReport { grad_norm, steps })
     }
 
     /// Returns the state for a checkpoint, copied.
@@ -101,11 +117,15 @@ impl AdamW {
     /// When libtorch fails.
     pub fn state(&self, model: &Model) -> Result<AdamWState> {
         let layout = &model.parameters.layout;
-        Ok(AdamWState {
-            steps: self.steps,
-            exp_avg: copied(layout, &self.exp_avg)?,
-            exp_avg_sq: copied(layout, &self.exp_avg_sq)?,
-        })
+        let (exp_avg, exp_avg_sq) = match &self.moments {
+            State::Own(Moments { exp_avg, exp_avg_sq }) => {
+                (copied_numbers(layout, exp_avg)?, copied_numbers(layout, exp_avg_sq)?)
+            }
+            State::Autograd { exp_avg, exp_avg_sq } => {
+                (copied(layout, exp_avg)?, copied(layout, exp_avg_sq)?)
+            }
+        };
+        Ok(AdamWState { steps: self.steps, exp_avg, exp_avg_sq })
     }
 
     /// Goes on from a checkpoint's state.
@@ -115,9 +135,44 @@ impl AdamW {
     pub fn restore(&mut self, model: &Model, state: &AdamWState) -> Result<()> {
         let exp_avg = model.parameters.gather(&model.spec, &state.exp_avg)?;
         let exp_avg_sq = model.parameters.gather(&model.spec, &state.exp_avg_sq)?;
-        (self.steps, self.exp_avg, self.exp_avg_sq) = (state.steps, exp_avg, exp_avg_sq);
+        self.moments = match self.moments {
+            State::Own(_) => State::Own(Moments {
+                exp_avg: to_host(&exp_avg)?,
+                exp_avg_sq: to_host(&exp_avg_sq)?,
+            }),
+            State::Autograd { .. } => State::Autograd { exp_avg, exp_avg_sq },
+        };
+        self.steps = state.steps;
         Ok(())
     }
+}
+
+/// Returns the gradient's norm, and what it is multiplied by where that is too large.
+fn clipping(options: &OptimizerConfig, model: &Model) -> Result<(f64, f64)> {
+    let layout = &model.parameters.layout;
+    let gradient = model.parameters.gradient()?;
+    let norm = match gradient {
+        FlatGradient::Own(gradient) => norm(gradient)?,
+        FlatGradient::Autograd(gradient) => gradient.f_norm()?.f_double_value(&[])?,
+    };
+    if !norm.is_finite() {
+        match gradient {
+            FlatGradient::Own(gradient) => {
+                Parameters::check_finite(layout, &Tensor::f_from_slice(gradient)?, "gradient")?;
+            }
+            FlatGradient::Autograd(gradient) => {
+                Parameters::check_finite(layout, gradient, "gradient")?;
+            }
+        }
+        return Err(Error::GradientNorm { got: norm });
+    }
+    // As PyTorch's clip_grad_norm_ has it; 0 switches it off.
+    let scale = options.max_grad_norm / (norm + 1e-6);
+    Ok((norm, if scale > 0.0 && scale < 1.0 { scale } else { 1.0 }))
+}
+
+fn other_passes() -> Error {
+    Error::input("optimizer", "made for this model", "one of other passes")
 }
 
 /// The arithmetic of one step, on flat buffers.

@@ -59,10 +59,7 @@ impl Packed {
 
     /// Returns where these rows of the packed tokens lie.
     pub(super) fn rows(batch: &PackedBatch, rows: &[usize], device: tch::Device) -> Result<Rows> {
-        if let Some(row) = rows.iter().find(|&&row| row >= batch.tokens.len()) {
-            let rule = format!("a row below {}", batch.tokens.len());
-            return Err(Error::input("selected", rule, row));
-        }
+        check_rows(batch, rows)?;
         let longest = batch.lengths.iter().copied().max().unwrap_or_default();
         let grid = grid(batch, longest);
         let packed: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
@@ -72,7 +69,7 @@ impl Packed {
     }
 }
 
-fn check(spec: &ModelSpec, batch: &PackedBatch) -> Result<()> {
+pub(super) fn check(spec: &ModelSpec, batch: &PackedBatch) -> Result<()> {
     let total: usize = batch.lengths.iter().sum();
     if total != batch.tokens.len() || batch.lengths.contains(&0) {
         let rule = format!("positive and add up to {} tokens", batch.tokens.len());
@@ -90,6 +87,16 @@ fn check(spec: &ModelSpec, batch: &PackedBatch) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+pub(super) fn check_rows(batch: &PackedBatch, rows: &[usize]) -> Result<()> {
+    match rows.iter().find(|&&row| row >= batch.tokens.len()) {
+        None => Ok(()),
+        Some(row) => {
+            let rule = format!("a row below {}", batch.tokens.len());
+            Err(Error::input("selected", rule, row))
+        }
+    }
 }
 
 pub(super) fn indices(values: &[i64], device: tch::Device) -> Result<Tensor> {

@@ -6,7 +6,10 @@ use tch::{Kind, Tensor};
 
 use super::{Error, Result, WRITE_DEADLINE, layout::Layout};
 use crate::{
-    ffi::torch::Leased,
+    ffi::{
+        torch::{HostBuffers, Leased},
+        torch_matmul::Number,
+    },
     model::ModelSpec,
     rollout::{Dtype, Weights},
 };
@@ -19,6 +22,8 @@ pub(super) struct Storage {
     pub(super) compute: Kind,
     /// Never trained: no master weights, no gradient.
     pub(super) frozen: bool,
+    /// Whether passes are libtorch's rather than our own.
+    pub(super) autograd: bool,
 }
 
 /// Master weights, the copy the forward pass uses where that is another format, and the gradient.
@@ -36,12 +41,23 @@ pub(super) struct Parameters {
     gradient: Option<Gradient>,
 }
 
+/// Sums over micro-batches, flat, in f32.
 #[derive(Debug)]
-struct Gradient {
-    /// Flat, f32: sums over micro-batches.
-    flat: Tensor,
-    /// Flat, in the compute format: one micro-batch, where that is not f32.
-    shadow: Option<Tensor>,
+enum Gradient {
+    /// Of passes of our own.
+    Own(Vec<f32>),
+    /// Of libtorch's autograd.
+    Autograd {
+        flat: Tensor,
+        /// Flat, in the compute format: one micro-batch, where that is not f32.
+        shadow: Option<Tensor>,
+    },
+}
+
+/// The sum of the micro-batches' gradients, flat.
+pub(super) enum FlatGradient<'a> {
+    Own(&'a [f32]),
+    Autograd(&'a Tensor),
 }
 
 pub(super) fn kind_of(dtype: Dtype) -> Kind {
@@ -75,11 +91,38 @@ impl Parameters {
     }
 
     /// Returns the sum of the micro-batches' gradients, or an error where none was ever computed.
-    pub(super) fn gradient(&self) -> Result<&Tensor> {
-        let gradient = self.gradient.as_ref().ok_or_else(|| {
-            Error::input("gradient", "computed before an optimizer step", "no training pass")
-        })?;
-        Ok(&gradient.flat)
+    pub(super) fn gradient(&self) -> Result<FlatGradient<'_>> {
+        match &self.gradient {
+            Some(Gradient::Own(flat)) => Ok(FlatGradient::Own(flat)),
+            Some(Gradient::Autograd { flat, .. }) => Ok(FlatGradient::Autograd(flat)),
+            None => Err(no_gradient()),
+        }
+    }
+
+    /// Returns what a pass of our own reads: the weights in its format.
+    pub(super) fn numbers<E: Number>(&self) -> Result<&[E]> {
+        let found = self.weights.numbers(self.weights.buffers().len() - 1);
+        found.ok_or_else(|| Error::input("weights", "on the host, in the compute format", "others"))
+    }
+
+    /// Returns what a pass of our own reads, and what it adds to.
+    pub(super) fn own_parts<E: Number>(&mut self) -> Result<(&[E], &mut [f32])> {
+        self.enable_gradient()?;
+        let found = self.weights.numbers(self.weights.buffers().len() - 1);
+        match (found, &mut self.gradient) {
+            (Some(numbers), Some(Gradient::Own(flat))) => Ok((numbers, flat)),
+            _ => Err(Error::input("weights", "on the host, in the compute format", "others")),
+        }
+    }
+
+    /// Lets an optimizer of our own change the master weights, their copy and the gradient; nobody reads meanwhile.
+    pub(super) fn step<R>(
+        &mut self,
+        change: impl FnOnce(HostBuffers<'_>, &mut [f32]) -> Result<R>,
+    ) -> Result<R> {
+        let Some(Gradient::Own(flat)) = &mut self.gradient else { return Err(no_gradient()) };
+        let written = self.weights.write_host(WRITE_DEADLINE, |buffers| change(buffers, flat));
+        written.unwrap_or(Err(Error::Deadline { seconds: WRITE_DEADLINE.as_secs_f64() }))
     }
 
     /// Makes the leaves collect gradients, right into the flat gradient.
@@ -88,6 +131,10 @@ impl Parameters {
             return Err(Error::input("model", "loaded for training", "a frozen one"));
         }
         if self.gradient.is_some() {
+            return Ok(());
+        }
+        if !self.storage.autograd {
+            self.gradient = Some(Gradient::Own(vec![0.0; self.layout.len]));
             return Ok(());
         }
         let options = |kind| (kind, self.storage.device);
@@ -103,13 +150,13 @@ impl Parameters {
             leaf.f_sum(leaf.kind())?.f_backward()?;
             leaf.f_grad()?.f_set_data(&target[key])?;
         }
-        self.gradient = Some(Gradient { flat, shadow });
+        self.gradient = Some(Gradient::Autograd { flat, shadow });
         Ok(())
     }
 
     /// Adds the micro-batch's gradient to the sum, where the backward pass did not do so by itself.
     pub(super) fn collect_gradient(&mut self) -> Result<()> {
-        if let Some(Gradient { flat, shadow: Some(shadow) }) = &mut self.gradient {
+        if let Some(Gradient::Autograd { flat, shadow: Some(shadow) }) = &mut self.gradient {
             let _ = flat.f_add_(shadow)?;
             let _ = shadow.f_zero_()?;
         }
@@ -118,11 +165,15 @@ impl Parameters {
 
     /// Sets the gradient to zero, that of an interrupted micro-batch included.
     pub(super) fn clear_gradient(&mut self) -> Result<()> {
-        if let Some(Gradient { flat, shadow }) = &mut self.gradient {
-            let _ = flat.f_zero_()?;
-            if let Some(shadow) = shadow {
-                let _ = shadow.f_zero_()?;
+        match &mut self.gradient {
+            Some(Gradient::Own(flat)) => flat.fill(0.0),
+            Some(Gradient::Autograd { flat, shadow }) => {
+                let _ = flat.f_zero_()?;
+                if let Some(shadow) = shadow {
+                    let _ = shadow.f_zero_()?;
+                }
             }
+            None => (),
         }
         Ok(())
     }
@@ -165,6 +216,10 @@ impl Parameters {
             slot.map_or((String::new(), at), |slot| (slot.name.clone(), at - slot.offset));
         Err(Error::NotFinite { what, tensor, index, got })
     }
+}
+
+fn no_gradient() -> Error {
+    Error::input("gradient", "computed before an optimizer step", "no training pass")
 }
 
 /// Copies named tensors into a new flat buffer, after checking that they are those of the model, and finite.

@@ -4,7 +4,9 @@ use tch::Tensor;
 
 use super::{
     Error, Model, Result,
+    cpu::{Cpu, Format},
     head::{Outputs, check, to_host},
+    in_format,
     packed::{Packed, Rows},
     parameters::Parameters,
 };
@@ -39,6 +41,16 @@ impl Model {
     ) -> Result<()> {
         self.check_head(Head::LanguageModel)?;
         check(options)?;
+        if self.slots.is_some() {
+            self.check_batch(batch, &batch.selected)?;
+            self.check_targets(batch)?;
+            return in_format!(self.parameters.storage.compute, E => {
+                let (cpu, gradient) = self.own_training::<E>()?;
+                cpu.train_logprobs(gradient, batch, options, |outputs| {
+                    checked(loss(outputs), batch.selected.len(), options)
+                })
+            });
+        }
         let targets = self.targets(batch)?;
         self.train(batch, &batch.selected, |model, rows| {
             if model.head.chunks(batch.selected.len()).len() == 1 {
@@ -92,12 +104,34 @@ impl Model {
         loss: impl FnOnce(&[f32]) -> Vec<f32>,
     ) -> Result<()> {
         self.check_head(Head::Score)?;
+        if self.slots.is_some() {
+            self.check_batch(batch, rows)?;
+            return in_format!(self.parameters.storage.compute, E => {
+                let (cpu, gradient) = self.own_training::<E>()?;
+                cpu.train_scores(gradient, batch, rows, |scores| {
+                    let gradient = loss(scores);
+                    check_length(gradient.len(), rows.len())?;
+                    Ok(gradient)
+                })
+            });
+        }
         self.train(batch, rows, |model, stream| {
             let scores = model.head.scores(stream)?;
             let gradient = loss(&to_host(&scores)?);
             check_length(gradient.len(), rows.len())?;
             seed(&scores, &gradient)?.f_backward().map_err(Error::from)
         })
+    }
+
+    /// Returns the model as passes of our own see it, and the gradient they add to.
+    fn own_training<E: Format>(&mut self) -> Result<(Cpu<'_, E>, &mut [f32])> {
+        let Some(slots) = &self.slots else {
+            return Err(Error::input("model", "computed by passes of our own", "autograd's"));
+        };
+        let (weights, gradient) = self.parameters.own_parts()?;
+        let (spec, logit_bytes) = (&self.spec, self.head.logit_bytes());
+        let checkpointing = self.options.activation_checkpointing;
+        Ok((Cpu { spec, slots, weights, checkpointing, logit_bytes }, gradient))
     }
 
     /// Checks that every weight is finite.

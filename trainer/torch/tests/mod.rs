@@ -4,4 +4,5 @@ mod algorithms;
 mod export;
 mod gradient;
 mod optimizer;
+mod passes;
 mod scoring;

@@ -1,0 +1,172 @@
+//! What stands on top: log-probs of the next token, or one number per row; and the way back.
+
+use super::{
+    compute::{Crew, Format, rows_of_a_part},
+    pass::Pass,
+    softmax::{Measure, MeasureBack, Row, Slope},
+    workspace::room,
+};
+use crate::{
+    ffi::torch_matmul::{Matrix, multiply},
+    trainer::{
+        learner::{Entropy, LogprobOptions, TokenGradient, TokenLogprobs},
+        torch::Result,
+    },
+};
+
+/// A language model's head over the rows that were wanted.
+pub(super) struct LanguageHead<'a, E> {
+    pub(super) pass: &'a Pass<'a, E>,
+    /// The final norm's output, `[rows, hidden]`.
+    pub(super) normed: &'a [E],
+    /// The token after each row.
+    pub(super) targets: &'a [u32],
+    pub(super) options: &'a LogprobOptions,
+    /// Rows whose logits are held at a time.
+    pub(super) step: usize,
+}
+
+impl<'a, E: Format> LanguageHead<'a, E> {
+    /// Computes log-probs; what is left in `logits` belongs to the last rows, which are all if no more than a step.
+    pub(super) fn outputs(&self, logits: &mut Vec<E>, crew: &mut Crew) -> Result<Vec<Row>> {
+        let mut rows = vec![Row::default(); self.targets.len()];
+        for part in self.parts() {
+            let logits = self.logits(&part, logits)?;
+            self.measure(&part, logits, &mut rows[part.rows()], crew);
+        }
+        Ok(rows)
+    }
+
+    /// Goes back from the rows, whose outputs are known: writes the derivative with respect to `normed`, and adds that
+    /// with respect to the head's weight.
+    pub(super) fn back(
+        &self,
+        (rows, slopes): (&[Row], &[Slope]),
+        logits: &mut Vec<E>,
+        d_normed: &mut [E],
+        (gradient, scratch): (&mut [f32], &mut Vec<E>),
+        crew: &mut Crew,
+    ) -> Result<()> {
+        let (hidden, vocab) = (self.pass.slots.head.inputs, self.pass.slots.head.outputs);
+        let is_held = self.targets.len() <= self.step;
+        for part in self.parts() {
+            let logits = match is_held {
+                true => room(logits, part.len * vocab),
+                false => self.logits(&part, logits)?,
+            };
+            let step = rows_of_a_part(vocab);
+            let (rows, slopes) = (&rows[part.rows()], &slopes[part.rows()]);
+            let temperature = self.options.temperature as f32;
+            let parts = rows.chunks(step).zip(slopes.chunks(step)).zip(part.targets.chunks(step));
+            crew.each(logits.chunks_mut(step * vocab).zip(parts).map(
+                |(logits, ((rows, slopes), targets))| MeasureBack {
+                    logits,
+                    targets,
+                    temperature,
+                    rows,
+                    slopes,
+                },
+            ));
+            let normed = part.of(self.normed, hidden);
+            let d_normed = &mut d_normed[part.start * hidden..][..part.len * hidden];
+            let head = &self.pass.slots.head;
+            self.pass.linear_back(head, (normed, logits), d_normed, (gradient, scratch), crew)?;
+        }
+        Ok(())
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a, E> {
+        let step = self.step;
+        let targets = self.targets.chunks(step).enumerate();
+        targets.map(move |(n, targets)| Part { start: n * step, len: targets.len(), targets })
+    }
+
+    pub(super) fn logits<'o>(&self, part: &Part<'_>, out: &'o mut Vec<E>) -> Result<&'o mut [E]> {
+        let head = &self.pass.slots.head;
+        let weight = Matrix::new(&self.pass.weights[head.weight.clone()], head.inputs);
+        let out = room(out, part.len * head.outputs);
+        multiply(Matrix::new(part.of(self.normed, head.inputs), head.inputs), weight.t(), out)?;
+        Ok(out)
+    }
+
+    fn measure(&self, part: &Part<'_>, logits: &[E], rows: &mut [Row], crew: &mut Crew) {
+        let vocab = self.pass.slots.head.outputs;
+        let step = rows_of_a_part(vocab);
+        let temperature = self.options.temperature as f32;
+        let parts = logits.chunks(step * vocab).zip(part.targets.chunks(step));
+        crew.each(parts.zip(rows.chunks_mut(step)).map(|((logits, targets), rows)| Measure {
+            logits,
+            targets,
+            temperature,
+            rows,
+        }));
+    }
+
+    /// Copies every logit out, in f32.
+    pub(super) fn all_logits(&self, logits: &mut Vec<E>) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for part in self.parts() {
+            all.extend(self.logits(&part, logits)?.iter().map(|x| x.wide()));
+        }
+        Ok(all)
+    }
+}
+
+/// Rows whose logits are held at a time.
+pub(super) struct Part<'a> {
+    start: usize,
+    len: usize,
+    targets: &'a [u32],
+}
+
+impl Part<'_> {
+    fn rows(&self) -> std::ops::Range<usize> {
+        self.start..self.start + self.len
+    }
+
+    fn of<'r, T>(&self, matrix: &'r [T], width: usize) -> &'r [T] {
+        &matrix[self.start * width..][..self.len * width]
+    }
+}
+
+/// Returns rows as the losses take them.
+pub(super) fn token_logprobs(rows: &[Row], options: &LogprobOptions) -> TokenLogprobs {
+    let entropy = options.entropy != Entropy::Skip;
+    TokenLogprobs {
+        logprobs: rows.iter().map(|row| row.logprob).collect(),
+        entropy: rows.iter().filter(|_| entropy).map(|row| row.entropy).collect(),
+        top: rows.iter().filter(|_| options.top).map(|row| row.is_top).collect(),
+    }
+}
+
+/// Returns derivatives row by row.
+pub(super) fn slopes(gradient: &TokenGradient) -> Vec<Slope> {
+    let entropy = gradient.entropy.iter().copied().chain(std::iter::repeat(0.0));
+    let pairs = gradient.logprobs.iter().zip(entropy);
+    pairs.map(|(&logprob, entropy)| Slope { logprob, entropy }).collect()
+}
+
+/// A head with one number per row, in f32.
+pub(super) struct ScoreHead<'a, E> {
+    pub(super) weight: &'a [E],
+    /// `[rows, hidden]`
+    pub(super) normed: &'a [E],
+}
+
+impl<E: Format> ScoreHead<'_, E> {
+    pub(super) fn scores(&self) -> Vec<f32> {
+        let score = |row: &[E]| row.iter().zip(self.weight).map(|(x, w)| x.wide() * w.wide()).sum();
+        self.normed.chunks_exact(self.weight.len()).map(score).collect()
+    }
+
+    pub(super) fn back(&self, slopes: &[f32], d_normed: &mut [E], gradient: &mut [f32]) {
+        let width = self.weight.len();
+        let rows = self.normed.chunks_exact(width).zip(d_normed.chunks_exact_mut(width));
+        for ((row, d_row), slope) in rows.zip(slopes) {
+            for (i, (x, d_x)) in row.iter().zip(d_row).enumerate() {
+                *d_x = E::of(slope * self.weight[i].wide());
+                gradient[i] += slope * x.wide();
+            }
+        }
+    }
+}
