@@ -1,6 +1,6 @@
 //! What a refit carries: every tensor of a model, named, with the version they belong to.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,9 @@ impl WeightTensor {
 pub struct Weights {
     version: WeightVersion,
     lease: Lease,
-    tensors: BTreeMap<String, WeightTensor>,
+    tensors: Arc<BTreeMap<String, WeightTensor>>,
+    /// How often the memory had been written to when every number was known to be finite.
+    finite_at: Option<u64>,
 }
 
 /// A refit's tensors are not exactly those the model has.
@@ -148,7 +150,31 @@ impl Weights {
                 "{name}: bytes and shape differ"
             );
         }
-        Self { version, lease, tensors }
+        Self { version, lease, tensors: Arc::new(tensors), finite_at: None }
+    }
+
+    /// Says that whoever hands these weights over has seen since the last write that every number is finite: who takes
+    /// them need not look again. It holds until the next write.
+    #[must_use]
+    pub fn found_finite(self) -> Self {
+        Self { finite_at: Some(self.lease.writes()), ..self }
+    }
+
+    /// Says whether every number is known to be finite, as the reading shows them.
+    pub fn is_found_finite(&self, reading: &Reading) -> bool {
+        self.finite_at == Some(reading.writes())
+    }
+
+    /// Says whether both are the same tensors in the same memory, under whatever version.
+    pub fn is_alias_of(&self, other: &Self) -> bool {
+        let same = |(one, other): (&WeightTensor, &WeightTensor)| {
+            (one.dtype, &one.shape) == (other.dtype, &other.shape)
+                && (one.memory.address(), one.memory.len())
+                    == (other.memory.address(), other.memory.len())
+        };
+        self.lease.is(&other.lease)
+            && self.tensors.keys().eq(other.tensors.keys())
+            && self.tensors.values().zip(other.tensors.values()).all(same)
     }
 
     /// Returns the version these weights carry.
@@ -207,7 +233,7 @@ impl Weights {
     /// Returns a BLAKE3 hash over names, dtypes, shapes and bytes, in the order of names.
     pub fn checksum(&self, reading: &Reading) -> String {
         let mut hasher = blake3::Hasher::new();
-        for (name, tensor) in &self.tensors {
+        for (name, tensor) in &*self.tensors {
             hasher.update(format!("{name} {} {:?}\n", tensor.dtype, tensor.shape).as_bytes());
             hasher.update(tensor.memory.bytes(reading));
         }

@@ -9,10 +9,10 @@ use super::{
     setup::{self, Trainer},
 };
 use crate::{
-    config::PpoConfig,
+    config::{OnBreak, PpoConfig},
     engine::{self, Engine, RefitReport, Stats},
     model::Model,
-    rollout::{Consumer, QueueError, QueueSnapshot, Rollout, WeightVersion},
+    rollout::{Consumer, Dtype, QueueError, QueueSnapshot, Rollout, WeightVersion},
     run::{
         Metrics,
         canary::Canary,
@@ -269,6 +269,10 @@ impl PpoRun<'_, '_> {
     fn refit(&mut self) -> Result<RefitReport> {
         let version = self.consumer.version().next();
         let weights = setup::weights(self.config, &self.trainer.policy().model, version)?;
+        // The invariant looked at the trainer's own numbers. In f32 the engine gets those, or what they are widened to.
+        let looked_at = self.config.invariants.finite == OnBreak::Stop;
+        let exact = weights.iter().all(|(_, tensor)| tensor.dtype == Dtype::F32);
+        let weights = if looked_at && exact { weights.found_finite() } else { weights };
         Ok(self.engine.blocking().refit(&weights, setup::refit_mode(self.config))?)
     }
 

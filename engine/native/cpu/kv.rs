@@ -2,6 +2,7 @@
 
 use crate::{
     engine::{Error, native::BlockId},
+    ffi::allocator::in_huge_pages,
     model::ModelSpec,
 };
 
@@ -72,6 +73,7 @@ impl<E: Element> KvCache<E> {
 fn zeros<T: bytemuck::Zeroable + Clone>(count: usize) -> Option<Vec<T>> {
     let mut numbers = Vec::new();
     numbers.try_reserve_exact(count).ok()?;
+    in_huge_pages(numbers.spare_capacity_mut());
     numbers.resize(count, T::zeroed());
     Some(numbers)
 }

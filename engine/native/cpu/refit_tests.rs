@@ -175,6 +175,21 @@ fn weights_written_to_after_an_alias_are_noticed_until_the_next_refit() {
 }
 
 #[test]
+fn numbers_that_somebody_found_finite_are_looked_at_again_after_the_next_write() {
+    let spec = spec(Family::Llama);
+    let poisoned = with_number(&random_weights(&spec, 2), "model.norm.weight", 3, f32::NAN);
+    let trusted = poisoned.clone().found_finite();
+    let mut cpu = cpu(&spec, &random_weights(&spec, 1));
+    assert!(cpu.refit(&poisoned, RefitMode::Alias, false).is_err());
+    cpu.refit(&trusted, RefitMode::Alias, false).unwrap();
+    drop(trusted.lease().write(Duration::ZERO).unwrap());
+    for weights in [&poisoned, &trusted] {
+        let error = cpu.refit(weights, RefitMode::Alias, false).unwrap_err().to_string();
+        assert!(error.ends_with("non-finite value at index 3"), "{error}");
+    }
+}
+
+#[test]
 fn a_writer_that_does_not_let_go_is_named_after_the_deadline() {
     let spec = spec(Family::Llama);
     let weights = random_weights(&spec, 1);

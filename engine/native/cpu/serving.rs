@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,8 @@ use std::{
 use crate::{
     engine::{Error, RefitMode, RefitReport},
     ffi::{
-        memory::{Lease, Reading, Rewritable},
+        allocator::prefer_huge_pages,
+        memory::{Lease, Memory, Reading, Rewritable},
         team::Team,
     },
     model::ModelSpec,
@@ -32,8 +34,8 @@ pub(super) struct Serving {
     dtype: Dtype,
     deadline: Duration,
     weights: Weights,
-    /// How often the weights had been written to when they came; more means that they moved.
-    writes: u64,
+    /// How often the weights had been written to when they came; more means that they moved. None before the first.
+    writes: Option<u64>,
     layers: Layers,
     /// Where the weights lie, if they are a copy.
     buffer: Option<Buffer>,
@@ -74,11 +76,14 @@ impl Serving {
             dtype,
             deadline,
             weights: weights.clone(),
-            writes: weights.lease().writes(),
+            writes: None,
             buffer: None,
             spare: None,
         };
         let fits = weights.iter().all(|(_, tensor)| misfit(tensor, dtype).is_none());
+        if fits {
+            in_huge_pages(weights);
+        }
         let mode = if fits { RefitMode::Alias } else { RefitMode::Copy };
         serving.refit(Refit { weights, mode, checksum: false, team }).map_err(|error| {
             match error {
@@ -106,7 +111,7 @@ impl Serving {
     /// When a writer holds on past the deadline, or has written since the refit.
     pub(super) fn read(&self) -> Result<Reading, Error> {
         let reading = read(&self.weights, self.deadline)?;
-        if reading.writes() == self.writes {
+        if Some(reading.writes()) == self.writes {
             Ok(reading)
         } else {
             Err(Error::WeightsMoved { version: self.weights.version() })
@@ -121,13 +126,18 @@ impl Serving {
     pub(super) fn refit(&mut self, refit: Refit<'_>) -> Result<RefitReport, Error> {
         let start = Instant::now();
         let Refit { weights, mode, checksum, team } = refit;
-        weights.check_coverage(&self.spec.tensors()).map_err(|source| Error::Coverage {
-            version: weights.version(),
-            serving: self.weights.version(),
-            source,
-        })?;
+        // Where these tensors serve already, only their numbers can be wrong.
+        let again = mode == RefitMode::Alias && weights.is_alias_of(&self.weights);
+        if !again {
+            weights.check_coverage(&self.spec.tensors()).map_err(|source| Error::Coverage {
+                version: weights.version(),
+                serving: self.weights.version(),
+                source,
+            })?;
+        }
         let reading = read(weights, self.deadline)?;
         let staged = match mode {
+            RefitMode::Alias if again => self.stage_again(weights, &reading, team)?,
             RefitMode::Alias => self.stage_alias(weights, &reading, team)?,
             RefitMode::Copy => self.stage_copy(weights, &reading, team)?,
         };
@@ -152,9 +162,11 @@ impl Serving {
 
     /// Cannot fail: nothing after it may change its mind.
     fn commit(&mut self, staged: Staged) {
-        self.layers = Layers::new(&self.spec, &staged.weights);
+        if !staged.weights.is_alias_of(&self.weights) {
+            self.layers = Layers::new(&self.spec, &staged.weights);
+        }
         self.weights = staged.weights;
-        self.writes = staged.writes;
+        self.writes = Some(staged.writes);
         if let Some(old) = std::mem::replace(&mut self.buffer, staged.buffer) {
             self.spare = Some(old);
         }
@@ -171,6 +183,22 @@ impl Serving {
                 return Err(self.refused(weights.version(), name, reason));
             }
         }
+        in_huge_pages(weights);
+        self.stage_again(weights, reading, team)
+    }
+
+    /// Looks at the numbers, unless somebody did so since they were last written.
+    fn stage_again(
+        &self,
+        weights: &Weights,
+        reading: &Reading,
+        team: &mut Team,
+    ) -> Result<Staged, Error> {
+        let staged = Staged { weights: weights.clone(), writes: reading.writes(), buffer: None };
+        let seen = self.writes == Some(reading.writes()) && weights.is_alias_of(&self.weights);
+        if seen || weights.is_found_finite(reading) {
+            return Ok(staged);
+        }
         let mut pieces = Vec::new();
         for (name, tensor) in weights.iter() {
             for (index, from) in tensor.memory.bytes(reading).chunks(PIECE).enumerate() {
@@ -179,7 +207,7 @@ impl Serving {
             }
         }
         self.convert(weights.version(), &pieces, team)?;
-        Ok(Staged { weights: weights.clone(), writes: reading.writes(), buffer: None })
+        Ok(staged)
     }
 
     fn stage_copy(
@@ -291,7 +319,8 @@ impl Buffer {
             let room = Rewritable::zeroed(bytes, &lease);
             (tensor, room)
         };
-        let tensors = spec.tensors().into_iter().map(room).collect();
+        let tensors: Vec<_> = spec.tensors().into_iter().map(room).collect();
+        prefer_huge_pages(tensors.iter().map(|(_, room)| place(room.memory())));
         Self { lease, tensors }
     }
 
@@ -303,6 +332,16 @@ impl Buffer {
         let tensors: BTreeMap<_, _> = self.tensors.iter().map(tensor).collect();
         Weights::new(version, self.lease.clone(), tensors)
     }
+}
+
+/// Every step reads all weights from one end to the other.
+fn in_huge_pages(weights: &Weights) {
+    prefer_huge_pages(weights.iter().map(|(_, tensor)| place(&tensor.memory)));
+}
+
+/// Returns the addresses that memory takes up.
+fn place(memory: &Memory) -> Range<usize> {
+    memory.address()..memory.address() + memory.len()
 }
 
 /// Says why a tensor cannot be read where it is.

@@ -6,7 +6,7 @@ use bytemuck::Zeroable;
 use half::bf16;
 
 use crate::{
-    ffi::team::Team,
+    ffi::{allocator::in_huge_pages, team::Team},
     simd::{Element, Kernels, Op, Product, Set, Simd, chunks},
 };
 
@@ -36,6 +36,7 @@ impl Kernels {
     /// Measures: takes some three seconds and 512 MiB.
     pub(crate) fn roofline(self, team: &mut Team) -> Roofline {
         let numbers = vec![1.0f32; NUMBERS];
+        in_huge_pages(&numbers);
         let bytes = size_of_val(&*numbers) as f64;
         let threads = team.threads();
         let parts: Vec<&[f32]> = numbers.chunks(NUMBERS.div_ceil(threads)).collect();
@@ -47,6 +48,7 @@ impl Kernels {
         };
         let seconds = read(0).min(read(AHEAD));
         let mut room = vec![0.0f32; NUMBERS];
+        in_huge_pages(&room);
         let copied = copy(&numbers, &mut room, team);
         Roofline {
             read_bytes_per_s: bytes / seconds,
