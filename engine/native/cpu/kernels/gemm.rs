@@ -221,19 +221,21 @@ fn dots<P: Product, const R: usize, const C: usize>(
             }
         }
     }
+    // No closures where there are registers: those are compiled without the instruction set.
+    let mut totals = [[0.0; C]; R];
+    for i in 0..R {
+        totals[i] = simd.sums(sums[i]);
+    }
+    // What the last whole chunk leaves over. Not before: a branch would put all the registers into memory.
     for i in 0..R {
         let Some(rest) = padded(x[i]) else { break };
         let rest = product.load(&rest);
         for j in 0..C {
             // As long as `x`, so there is a rest here too.
             let Some(weights) = padded(w[j]) else { break };
-            sums[i][j] = product.mul_add(rest, product.load(&weights), sums[i][j]);
+            let sum = product.mul_add(rest, product.load(&weights), simd.splat(0.0));
+            totals[i][j] += simd.sum(sum);
         }
-    }
-    // No closures where there are registers: those are compiled without the instruction set.
-    let mut totals = [[0.0; C]; R];
-    for i in 0..R {
-        totals[i] = simd.sums(sums[i]);
     }
     totals
 }
