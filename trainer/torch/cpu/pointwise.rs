@@ -2,9 +2,12 @@
 //!
 //! Loops are plain, so that they are compiled for each instruction set; sums run in one order whatever the threads.
 
+use bytemuck::Zeroable;
+
 use crate::simd::{Element, Op, Set, Simd, chunks, chunks_mut, exp, padded, unpad};
 
-type Chunk<K> = <<K as Set>::Simd as Simd>::Chunk;
+/// As many numbers as a register of a set has lanes.
+type Chunk<E, K> = <E as Element>::Chunk<<K as Set>::Simd>;
 
 /// The sum of `a_i b_i`.
 #[inline(always)]
@@ -116,16 +119,38 @@ impl<E: Element> Op for SiluMul<'_, E> {
 
     #[inline(always)]
     fn run<K: Set>(self, set: K) {
-        let mut share = vec![0.0; self.width];
         let rows = self.up_gate.chunks_exact(2 * self.width);
         for (row, out) in rows.zip(self.out.chunks_exact_mut(self.width)) {
             let (up, gate) = row.split_at(self.width);
-            sigmoid(set, gate, &mut share);
-            for (((out, up), gate), share) in out.iter_mut().zip(up).zip(gate).zip(&share) {
-                *out = E::of(gate.wide() * share * up.wide());
+            let inputs = chunks::<E, Chunk<E, K>>(up).iter().zip(chunks::<E, Chunk<E, K>>(gate));
+            for (out, (up, gate)) in chunks_mut::<E, Chunk<E, K>>(out).iter_mut().zip(inputs) {
+                silu_mul::<K::Simd, E>(set.simd(), up, gate, out);
+            }
+            if let (Some(up), Some(gate)) = (padded(up), padded(gate)) {
+                let mut rest = Chunk::<E, K>::zeroed();
+                silu_mul::<K::Simd, E>(set.simd(), &up, &gate, &mut rest);
+                unpad(&rest, out);
             }
         }
     }
+}
+
+#[inline(always)]
+fn silu_mul<S: Simd, E: Element>(
+    simd: S,
+    up: &E::Chunk<S>,
+    gate: &E::Chunk<S>,
+    out: &mut E::Chunk<S>,
+) {
+    let (up, gate) = (E::load(simd, up), E::load(simd, gate));
+    E::store(simd, simd.mul(simd.mul(gate, sigmoid(simd, gate)), up), out);
+}
+
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+fn sigmoid<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let e = exp(simd, simd.mul(x, simd.splat(-1.0)));
+    simd.div(simd.splat(1.0), simd.add(simd.splat(1.0), e))
 }
 
 /// The way back through [`SiluMul`]: with `s = 1 / (1 + e^-gate)`, `d_up = d_out gate s` and
@@ -143,47 +168,43 @@ impl<E: Element> Op for SiluMulBack<'_, E> {
 
     #[inline(always)]
     fn run<K: Set>(self, set: K) {
-        let mut share = vec![0.0; self.width];
         let rows = self.up_gate.chunks_exact(2 * self.width);
-        let d_rows = self.d_out.chunks_exact(self.width);
-        for ((row, d_out), d_row) in
-            rows.zip(d_rows).zip(self.d_up_gate.chunks_exact_mut(2 * self.width))
-        {
+        let d_rows = self.d_up_gate.chunks_exact_mut(2 * self.width);
+        for ((row, d_row), d_out) in rows.zip(d_rows).zip(self.d_out.chunks_exact(self.width)) {
             let (up, gate) = row.split_at(self.width);
             let (d_up, d_gate) = d_row.split_at_mut(self.width);
-            sigmoid(set, gate, &mut share);
-            let inputs = up.iter().zip(gate).zip(d_out).zip(&share);
-            for ((d_up, d_gate), (((up, gate), d_out), share)) in
-                d_up.iter_mut().zip(d_gate).zip(inputs)
-            {
-                let (up, gate, d_out) = (up.wide(), gate.wide(), d_out.wide());
-                *d_up = E::of(d_out * gate * share);
-                *d_gate = E::of(d_out * up * share * (1.0 + gate * (1.0 - share)));
+            let inputs = chunks::<E, Chunk<E, K>>(up).iter().zip(chunks::<E, Chunk<E, K>>(gate));
+            let inputs = inputs.zip(chunks::<E, Chunk<E, K>>(d_out));
+            let outputs = chunks_mut::<E, Chunk<E, K>>(d_up).iter_mut();
+            let outputs = outputs.zip(chunks_mut::<E, Chunk<E, K>>(d_gate));
+            for (out, ((up, gate), d_out)) in outputs.zip(inputs) {
+                silu_mul_back::<K::Simd, E>(set.simd(), [up, gate, d_out], out);
+            }
+            if let (Some(up), Some(gate), Some(d_out)) = (padded(up), padded(gate), padded(d_out)) {
+                let mut rest = [Chunk::<E, K>::zeroed(); 2];
+                let [d_up_rest, d_gate_rest] = &mut rest;
+                let out = (d_up_rest, d_gate_rest);
+                silu_mul_back::<K::Simd, E>(set.simd(), [&up, &gate, &d_out], out);
+                unpad(&rest[0], d_up);
+                unpad(&rest[1], d_gate);
             }
         }
     }
 }
 
-/// `1 / (1 + e^-x)`
 #[inline(always)]
-fn sigmoid<K: Set, E: Element>(set: K, x: &[E], out: &mut [f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = x.wide();
-    }
-    let rest = padded::<f32, Chunk<K>>(out);
-    for chunk in chunks_mut::<f32, Chunk<K>>(out) {
-        sigmoids(set.simd(), chunk);
-    }
-    if let Some(mut rest) = rest {
-        sigmoids(set.simd(), &mut rest);
-        unpad(&rest, out);
-    }
-}
-
-#[inline(always)]
-fn sigmoids<S: Simd>(simd: S, chunk: &mut S::Chunk) {
-    let e = exp(simd, simd.mul(simd.load(chunk), simd.splat(-1.0)));
-    simd.store(simd.div(simd.splat(1.0), simd.add(simd.splat(1.0), e)), chunk);
+fn silu_mul_back<S: Simd, E: Element>(
+    simd: S,
+    [up, gate, d_out]: [&E::Chunk<S>; 3],
+    (d_up, d_gate): (&mut E::Chunk<S>, &mut E::Chunk<S>),
+) {
+    let (up, gate, d_out) = (E::load(simd, up), E::load(simd, gate), E::load(simd, d_out));
+    let share = sigmoid(simd, gate);
+    let scaled = simd.mul(d_out, share);
+    E::store(simd, simd.mul(scaled, gate), d_up);
+    let (one, minus) = (simd.splat(1.0), simd.splat(-1.0));
+    let rest = simd.mul_add(share, minus, one);
+    E::store(simd, simd.mul(simd.mul(scaled, up), simd.mul_add(gate, rest, one)), d_gate);
 }
 
 /// `out = x + y`, in f32.

@@ -22,7 +22,7 @@ const AUTOGRAD: ModelOptions = ModelOptions {
     autograd: true,
 };
 
-/// Models of each kind, and one whose sizes are larger than a register: 5 heads of 72 over 1.
+/// Models of each kind, and one whose sizes are larger than a register, a tile or a part: 5 heads of 72 over 1.
 fn specs() -> Vec<ModelSpec> {
     let wide = ModelSpec {
         hidden_size: 70,
@@ -31,6 +31,8 @@ fn specs() -> Vec<ModelSpec> {
         head_dim: 72,
         vocab_size: 301,
         max_positions: 256,
+        qkv_bias: true,
+        mlp_bias: true,
         ..testing::spec()
     };
     testing::specs().into_iter().chain([wide]).collect()
