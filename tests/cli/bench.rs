@@ -153,13 +153,14 @@ fn a_refit_of_the_embedded_engine_is_measured() {
     let model = world.path("model");
     let refit = ["bench", "refit", "--model", text(&model), "--threads", "1"];
     let report = parsed(&answer(&[&refit[..], &["--repeats", "3", "--json"]].concat()));
-    let names = ["refit_alias_us", "refit_copy_us", "refit_copy_gb_per_s"];
+    let names =
+        ["refit_alias_us", "refit_alias_checked_us", "refit_copy_us", "refit_copy_gb_per_s"];
     assert_eq!(rows(&report), names.map(|name| (name, 3)));
     let settings = &report["settings"];
     assert_eq!((&settings["backend"], &settings["double"]), (&"native".into(), &false.into()));
     assert_eq!(settings["alias_copied_bytes"], 0);
     assert_eq!(settings["copy_copied_bytes"], settings["weight_bytes"]);
-    assert!(report["rows"][2]["limit"].as_f64().unwrap() > 0.0);
+    assert!(report["rows"][3]["limit"].as_f64().unwrap() > 0.0);
     let shown = answer(&[&refit[..], &["--repeats", "1", "--mode", "copy"]].concat());
     assert!(shown.contains("refit_copy_us") && !shown.contains("refit_alias_us"), "{shown}");
 
