@@ -10,7 +10,7 @@ use crate::{
 pub(super) struct Batch {
     /// Tokens, without padding.
     pub(super) tokens: u64,
-    /// Places of the padded grid that attention works on: sequences x the longest of them.
+    /// Places of the padded grid that attention works on, on a GPU: sequences x the longest of them.
     pub(super) grid: u64,
     /// Rows that the head computes.
     pub(super) rows: u64,
@@ -71,6 +71,16 @@ impl Batch {
         let halves = |i: usize| pairs[i].map(|half| Length { rows: 1, ..half });
         let members = micro_batches(&all, &tokens, budget).into_iter();
         members.map(|members| Self::of(members.into_iter().flat_map(halves))).collect()
+    }
+
+    /// Returns the most of each.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.max(other.tokens),
+            grid: self.grid.max(other.grid),
+            rows: self.rows.max(other.rows),
+        }
     }
 
     /// Says whether attention works on padding too.

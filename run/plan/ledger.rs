@@ -20,9 +20,9 @@ pub enum Part {
     Gradients,
     /// AdamW's two moments.
     Optimizer,
-    /// What a forward pass computes, and keeps for the backward pass.
+    /// What a forward pass computes, and keeps for the backward pass. On the host the room for it stays.
     Activations,
-    /// Logits and what is computed of them.
+    /// Logits and what is computed of them, likewise.
     Logits,
     /// The engine's KV cache.
     KvCache,
@@ -85,6 +85,11 @@ impl Ledger {
             let held = self.0.entry(part).or_default();
             *held = held.saturating_add(bytes);
         }
+    }
+
+    /// Sees to it that a part has so many bytes.
+    pub(super) fn grow(&mut self, part: Part, bytes: u64) {
+        self.add(part, bytes.saturating_sub(self.get(part)));
     }
 
     /// Enters all that another ledger has.

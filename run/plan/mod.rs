@@ -15,6 +15,7 @@ mod model;
 mod pass;
 mod phase;
 mod ppo;
+mod room;
 mod supervised;
 #[cfg(test)]
 mod tests;
@@ -81,8 +82,12 @@ fn halves(number: usize, least: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(halve(&number), halve).take_while(move |&part| part >= least.max(1))
 }
 
-/// Returns the micro-batch that takes the most, about: attention works on the grid, everything else on tokens.
-fn widest(batches: impl IntoIterator<Item = Batch>, spec: &ModelSpec) -> Batch {
+/// Returns the micro-batch that takes the most. On the host each buffer is as large as any of them needs it. On a GPU it
+/// is one of them, about: attention works on the grid, everything else on tokens.
+fn widest(batches: impl IntoIterator<Item = Batch>, (device, spec): (Device, &ModelSpec)) -> Batch {
+    if device == Device::Cpu {
+        return batches.into_iter().fold(Batch::default(), Batch::or);
+    }
     let attention = (3 * spec.q_size() + spec.kv_size()) as u64;
     let others = (6 * spec.hidden_size + 4 * spec.intermediate_size) as u64;
     let taken = |batch: &Batch| {

@@ -3,15 +3,13 @@
 use super::{
     batch::Batch,
     ledger::Part,
-    pass::{Passes, Taken},
+    pass::{F32, Passes, Taken},
     phase::Phases,
+    room::Room,
 };
 use crate::{model::ModelSpec, rollout::Dtype};
 
-/// Bytes of an f32: master weights, gradients and moments are f32 whatever the forward pass computes in.
-const F32: u64 = 4;
-
-/// A model in the trainer.
+/// A model in the trainer. Its master weights, gradient and moments are f32 whatever the forward pass computes in.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedModel {
     pub(super) spec: ModelSpec,
@@ -22,6 +20,8 @@ pub(super) struct PlannedModel {
     pub(super) checkpointing: bool,
     /// Only ever scored with.
     pub(super) frozen: bool,
+    /// Whether passes and optimizer are our own, rather than libtorch's on a GPU.
+    pub(super) on_host: bool,
 }
 
 impl PlannedModel {
@@ -41,9 +41,10 @@ impl PlannedModel {
         self.parameters() * if self.frozen { computed } else { F32 + self.shadow() }
     }
 
-    /// Returns the bytes of its gradient: the sum in f32, and a micro-batch's in another format.
+    /// Returns the bytes of its gradient: the sum in f32, and on a GPU a micro-batch's in another format.
     pub(super) fn gradient(&self) -> u64 {
-        if self.frozen { 0 } else { self.parameters() * (F32 + self.shadow()) }
+        let shadow = if self.on_host { 0 } else { self.shadow() };
+        if self.frozen { 0 } else { self.parameters() * (F32 + shadow) }
     }
 
     /// Returns the bytes of AdamW's two moments.
@@ -51,10 +52,21 @@ impl PlannedModel {
         if self.frozen { 0 } else { self.parameters() * 2 * F32 }
     }
 
-    /// Keeps its weights and moments for the rest of the run.
+    /// Keeps its weights for the rest of the run, and its moments, where they lie on a GPU.
     pub(super) fn load_into(&self, phases: &mut Phases) {
         phases.keep_in_trainer(Part::Weights, self.weights());
-        phases.keep_in_trainer(Part::Optimizer, self.moments());
+        if !self.on_host {
+            phases.keep_in_trainer(Part::Optimizer, self.moments());
+        }
+    }
+
+    /// Keeps what the first step leaves: its gradient, and on the host its moments, of which the system gives no page
+    /// before it is written to.
+    pub(super) fn learn_in(&self, phases: &mut Phases) {
+        phases.keep_in_trainer(Part::Gradients, self.gradient());
+        if self.on_host {
+            phases.keep_in_trainer(Part::Optimizer, self.moments());
+        }
     }
 
     /// Returns the bytes of what loading makes and drops: the tensors in f32 where the file has another format, and
@@ -66,9 +78,9 @@ impl PlannedModel {
         self.parameters() * (converted + held + 3)
     }
 
-    /// Returns the bytes of what an optimizer step makes and drops: the gradient's square, then the denominator.
+    /// Returns the bytes of what an optimizer step makes and drops: on a GPU the gradient's square, then the denominator.
     pub(super) fn stepping(&self) -> u64 {
-        self.parameters() * F32
+        if self.on_host { 0 } else { self.parameters() * F32 }
     }
 
     /// Returns the bytes of what a checkpoint copies: both moments. (Weights of another format than both that they are
@@ -77,13 +89,24 @@ impl PlannedModel {
         self.moments()
     }
 
+    /// Returns what a forward pass takes on a GPU.
     pub(super) fn forward(&self, batch: Batch) -> Taken {
         self.passes(batch).forward()
     }
 
-    /// Returns what a training pass takes; the head holds its logits `copies` times going forward.
+    /// Returns what a training pass takes on a GPU; the head holds its logits `copies` times going forward.
     pub(super) fn train(&self, batch: Batch, copies: u64) -> Taken {
         self.passes(batch).train(copies)
+    }
+
+    /// Returns the room that scoring needs on the host.
+    pub(super) fn scoring_room(&self, batch: Batch) -> Room {
+        self.passes(batch).scoring_room()
+    }
+
+    /// Returns the room that training needs on the host.
+    pub(super) fn training_room(&self, batch: Batch) -> Room {
+        self.passes(batch).training_room()
     }
 
     fn passes(&self, batch: Batch) -> Passes<'_> {

@@ -1,4 +1,4 @@
-//! What passes through a transformer take.
+//! What passes of libtorch's autograd take, on a GPU. (For those on the host: `room.rs`.)
 //!
 //! Follows `trainer/torch`, tensor by tensor: what the graph keeps of a layer for the backward pass (`layer.rs`,
 //! `attention.rs`), what the head computes at a time (`head.rs`), and what checkpointing puts in its place (`train.rs`).
@@ -12,7 +12,7 @@ use crate::{
 /// Logits that the head holds at a time, as in `trainer/torch/head.rs`.
 const MAX_LOGITS: u64 = 1 << 25;
 /// Bytes of an f32.
-const F32: u64 = 4;
+pub(super) const F32: u64 = 4;
 
 /// A model's passes over a micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,13 @@ pub(super) struct Taken {
 impl Taken {
     pub(super) fn total(self) -> u64 {
         self.activations + self.logits
+    }
+
+    /// Returns both.
+    #[must_use]
+    pub(super) fn and(self, other: Self) -> Self {
+        let Self { activations, logits } = self;
+        Self { activations: activations + other.activations, logits: logits + other.logits }
     }
 }
 
@@ -149,7 +156,7 @@ impl Passes<'_> {
         self.bytes(rows, self.spec.hidden_size)
     }
 
-    fn bytes(&self, rows: u64, width: usize) -> u64 {
+    pub(super) fn bytes(&self, rows: u64, width: usize) -> u64 {
         rows * width as u64 * self.compute.size() as u64
     }
 }

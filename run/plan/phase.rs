@@ -26,7 +26,7 @@ pub struct MemoryPlan {
     pub stage: &'static str,
     /// The trainer's device, as the configuration names it.
     pub device: String,
-    /// Tokens, places in the padded grid, and rows of the head in the largest micro-batch.
+    /// Tokens, places in the padded grid, and rows of the head in the largest micro-batch; on the host the most of each.
     pub micro_batch: [u64; 3],
     /// In the order of a run.
     pub phases: Vec<Phase>,
@@ -99,10 +99,19 @@ impl Phases {
         self.done.push(Phase { name, host, device });
     }
 
-    /// Adds a phase in which a pass is made.
+    /// Adds a phase in which passes are made.
     pub(super) fn add_pass(&mut self, name: &'static str, taken: Taken) {
-        let Taken { activations, logits } = taken;
-        self.add(name, &[(Part::Activations, activations), (Part::Logits, logits)]);
+        self.keep_room(taken);
+        let now = if self.on_gpu { taken } else { Taken::default() };
+        self.add(name, &[(Part::Activations, now.activations), (Part::Logits, now.logits)]);
+    }
+
+    /// Keeps what passes take, where it stays when they are over: on the host.
+    pub(super) fn keep_room(&mut self, taken: Taken) {
+        if !self.on_gpu {
+            self.trainer.grow(Part::Activations, taken.activations);
+            self.trainer.grow(Part::Logits, taken.logits);
+        }
     }
 
     /// Returns the phases in their order.

@@ -2,7 +2,7 @@
 
 use super::{
     Change, Facts, Length, MemoryPlan, Planned, batch::Batch, engine::PlannedEngine, facts,
-    ledger::Part, model::PlannedModel, pass::Taken, phase::Phases,
+    ledger::Part, model::PlannedModel, pass::Taken, phase::Phases, room::Room,
 };
 use crate::{
     config::{ComputeDtype, Mode, PpoConfig, RewardConfig},
@@ -32,6 +32,7 @@ impl Models {
             compute: config.model.dtype.into(),
             checkpointing: config.model.activation_checkpointing && !frozen,
             frozen,
+            on_host: config.device == Device::Cpu,
         };
         let reference = facts.reference.as_ref().unwrap_or(&facts.policy);
         let first_values = match (config.ppo.value_init, &facts.reward) {
@@ -46,9 +47,31 @@ impl Models {
         }
     }
 
+    fn learners(&self) -> [&PlannedModel; 2] {
+        [&self.policy, &self.critic]
+    }
+
     fn all(&self) -> impl Iterator<Item = &PlannedModel> {
-        let learners = [&self.policy, &self.critic];
-        learners.into_iter().chain(&self.reference).chain(&self.reward)
+        self.learners().into_iter().chain(&self.reference).chain(&self.reward)
+    }
+
+    /// Returns what scoring and training take on a GPU.
+    fn passes(&self, batch: Batch, trains_entropy: bool) -> (Taken, Taken) {
+        let copies = if trains_entropy { 6 } else { 4 };
+        let train = self.learners().map(|model| model.train(batch, copies));
+        (largest(self.all().map(|model| model.forward(batch))), largest(train.into_iter()))
+    }
+
+    /// Returns what scoring takes on the host, and what it and training do: one room for the trainer's thread, another for
+    /// that of the reward model.
+    fn rooms(&self, batch: Batch) -> (Taken, Taken) {
+        let trainer = self.learners().into_iter().chain(&self.reference);
+        let scoring = Room::of_all(trainer.map(|model| model.scoring_room(batch)));
+        let training = self.learners().map(|model| model.training_room(batch));
+        let reward = self.reward.as_ref().map(|model| model.scoring_room(batch).taken());
+        let reward = reward.unwrap_or_default();
+        let score = scoring.taken().and(reward);
+        (score, Room::of_all(training.into_iter()).or(scoring).taken().and(reward))
     }
 }
 
@@ -77,20 +100,22 @@ impl Planned for PpoConfig {
         phases.keep(Part::Data, facts.data + waiting(self) as u64 * longest * ROLLOUT_TOKEN);
         load(&models, &mut phases);
         let refit = start_engine(self, &models.policy, &mut phases);
+        let (score, update) = match self.device {
+            Device::Cpu => models.rooms(batch),
+            Device::Cuda(_) => models.passes(batch, self.ppo.entropy_coef > 0.0),
+        };
+        let learners = models.learners();
+        let learn = |phases: &mut Phases| learners.iter().for_each(|model| model.learn_in(phases));
         if self.ppo.iterations > 1 {
-            keep_gradients(&models, &mut phases);
+            learn(&mut phases);
+            phases.keep_room(update);
         }
         phases.add("generate", &[]);
-        phases.add_pass("score", largest(models.all().map(|model| model.forward(batch))));
+        phases.add_pass("score", score);
         if self.ppo.iterations == 1 {
-            keep_gradients(&models, &mut phases);
+            learn(&mut phases);
         }
-        let copies = if self.ppo.entropy_coef > 0.0 { 6 } else { 4 };
-        let learners = [&models.policy, &models.critic];
-        phases.add_pass(
-            "update",
-            largest(learners.map(|model| model.train(batch, copies)).into_iter()),
-        );
+        phases.add_pass("update", update);
         let most = |of: fn(&PlannedModel) -> u64| learners.map(of).into_iter().max().unwrap_or(0);
         phases.add("optimizer", &[(Part::Copies, most(PlannedModel::stepping))]);
         phases.add("refit", &[(Part::Copies, refit)]);
@@ -172,12 +197,6 @@ fn start_engine(config: &PpoConfig, policy: &PlannedModel, phases: &mut Phases) 
     lent
 }
 
-fn keep_gradients(models: &Models, phases: &mut Phases) {
-    for model in models.all() {
-        phases.keep_in_trainer(Part::Gradients, model.gradient());
-    }
-}
-
 /// Returns how many rollouts there are at once, at most.
 fn waiting(config: &PpoConfig) -> usize {
     config.ppo.rollout_batch().saturating_mul(1 + config.queue.max_staleness())
@@ -199,7 +218,8 @@ fn largest_batch(config: &PpoConfig, facts: &Facts) -> Batch {
         .flat_map(|&prompt| std::iter::repeat_n(rollout(prompt), config.ppo.samples_per_prompt))
         .take(rollouts)
         .collect();
-    super::widest(Batch::cut(&longest, config.ppo.micro_batch_tokens), &facts.policy)
+    let micro_batches = Batch::cut(&longest, config.ppo.micro_batch_tokens);
+    super::widest(micro_batches, (config.device, &facts.policy))
 }
 
 fn longest_prompt(facts: &Facts) -> usize {

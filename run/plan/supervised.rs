@@ -17,7 +17,7 @@ use crate::{
 
 /// Samples whose micro-batches are looked at; those of longer runs are taken to be alike.
 const MOST_SAMPLES: u64 = 1 << 18;
-/// How often the head of a language model holds its logits going forward: as they are, and as log-probs.
+/// How often the head of a language model holds its logits going forward, on a GPU: as they are, and as log-probs.
 const COPIES: u64 = 2;
 
 impl Planned for SftConfig {
@@ -49,8 +49,8 @@ impl Planned for SftConfig {
                     .map(|members| Batch::of(members.into_iter().map(|i| lengths[i])))
                     .collect()
             });
-        let batch = super::widest(micro_batches, &facts.policy);
-        let learner = learner(&self.model, Head::LanguageModel, facts);
+        let batch = super::widest(micro_batches, (self.device, &facts.policy));
+        let learner = learner((&self.model, self.device), Head::LanguageModel, facts);
         plan("sft", (self.device, batch), &learner, facts)
     }
 
@@ -83,8 +83,8 @@ impl Planned for RewardModelConfig {
                     batches.deal().into_iter().map(|i| pairs[i]).collect();
                 Batch::cut_pairs(&pairs, options.micro_batch_tokens)
             });
-        let batch = super::widest(micro_batches, &facts.policy);
-        let learner = learner(&self.model, Head::Score, facts);
+        let batch = super::widest(micro_batches, (self.device, &facts.policy));
+        let learner = learner((&self.model, self.device), Head::Score, facts);
         plan("rm", (self.device, batch), &learner, facts)
     }
 
@@ -96,13 +96,14 @@ impl Planned for RewardModelConfig {
     }
 }
 
-fn learner(config: &ModelConfig, head: Head, facts: &Facts) -> PlannedModel {
+fn learner((config, device): (&ModelConfig, Device), head: Head, facts: &Facts) -> PlannedModel {
     PlannedModel {
         spec: facts.policy.with_head(head),
         file: facts.policy.dtype,
         compute: config.dtype.into(),
         checkpointing: config.activation_checkpointing,
         frozen: false,
+        on_host: device == Device::Cpu,
     }
 }
 
@@ -117,8 +118,12 @@ fn plan(
     phases.keep(Part::Data, facts.data);
     learner.load_into(&mut phases);
     phases.add("load", &[(Part::Copies, learner.loading())]);
-    phases.keep_in_trainer(Part::Gradients, learner.gradient());
-    phases.add_pass("update", learner.train(batch, COPIES));
+    learner.learn_in(&mut phases);
+    let update = match learner.on_host {
+        true => learner.training_room(batch).taken(),
+        false => learner.train(batch, COPIES),
+    };
+    phases.add_pass("update", update);
     phases.add("optimizer", &[(Part::Copies, learner.stepping())]);
     phases.add("checkpoint", &[(Part::Copies, learner.saving())]);
     MemoryPlan::new(stage, device, batch, phases)

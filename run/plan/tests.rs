@@ -3,6 +3,7 @@
 use super::{
     batch::{Batch, Length},
     model::PlannedModel,
+    pass::Taken,
     *,
 };
 use crate::{
@@ -37,19 +38,28 @@ fn spec() -> ModelSpec {
     }
 }
 
+/// On a GPU.
 fn learner(compute: Dtype, checkpointing: bool) -> PlannedModel {
-    PlannedModel { spec: spec(), file: Dtype::F32, compute, checkpointing, frozen: false }
+    let (spec, file) = (spec(), Dtype::F32);
+    PlannedModel { spec, file, compute, checkpointing, frozen: false, on_host: false }
+}
+
+fn host_learner(compute: Dtype, checkpointing: bool) -> PlannedModel {
+    PlannedModel { on_host: true, ..learner(compute, checkpointing) }
 }
 
 /// 10 x 8 for the embedding; 4 x 8 x 8 + 3 x 8 x 16 + 2 x 8 in each layer; 8 for the last norm.
 const PARAMETERS: u64 = 80 + 2 * (256 + 384 + 16) + 8;
 
 #[test]
-fn a_learner_holds_16_bytes_a_weight_and_24_in_bf16() {
+fn a_learner_holds_16_bytes_a_weight_and_more_in_bf16() {
     let held = |model: &PlannedModel| model.weights() + model.gradient() + model.moments();
     assert_eq!(held(&learner(Dtype::F32, false)), 16 * PARAMETERS);
     // A copy of weights and gradient of 2 bytes each.
     assert_eq!(held(&learner(Dtype::Bf16, false)), 20 * PARAMETERS);
+    // On the host of the weights alone.
+    assert_eq!(held(&host_learner(Dtype::F32, false)), 16 * PARAMETERS);
+    assert_eq!(held(&host_learner(Dtype::Bf16, false)), 18 * PARAMETERS);
     let frozen = PlannedModel { frozen: true, ..learner(Dtype::Bf16, false) };
     assert_eq!(held(&frozen), 2 * PARAMETERS);
 }
@@ -98,6 +108,82 @@ fn checkpointing_keeps_the_stream_and_one_layer() {
     assert!(taken.total() < learner(Dtype::F32, false).train(batch, 2).total());
 }
 
+fn six_tokens() -> Batch {
+    Batch { tokens: 6, grid: 6, rows: 4 }
+}
+
+#[test]
+fn on_the_host_training_has_room_for_what_the_table_says() {
+    // Numbers of a token that layers share: the norm's output and the product, gated, heads; their derivatives, once more
+    // where the last layer's rows are scattered; that of the stream, twice; those of q, k and v, twice.
+    let shared = (8 + 8 + 16 + 8) + (8 + 48 + 8 + 8) + 2 * 8 + 2 * 24;
+    // Of a wanted row: attention's output and input, and the last norm's output with its derivative.
+    let wanted = 4 * 8;
+    let streams = 2 * 6 * 8 + 4 * 8;
+    // q, k and v, attention's output, two denominators, the stream, and up and gate; in the last layer of four rows.
+    let first = 6 * (24 + 8 + 2 + 8 + 32);
+    let last = 6 * (24 + 8 + 2) + 4 * (8 + 32);
+    let all = |layers: u64| Taken {
+        activations: 4 * (6 * shared + 4 * wanted + streams + layers),
+        logits: 4 * 4 * 10,
+    };
+    let taken =
+        |checkpointing| host_learner(Dtype::F32, checkpointing).training_room(six_tokens()).taken();
+    assert_eq!(taken(false), all(first + last));
+    assert_eq!(taken(true), all(first));
+}
+
+#[test]
+fn on_the_host_the_stream_and_the_derivatives_of_heads_are_f32_in_bf16_too() {
+    let shared = 2 * ((8 + 8 + 16 + 8) + (8 + 48 + 8 + 8) + 24) + 4 * (2 * 8 + 24);
+    let wanted = 2 * 24 + 4 * 8;
+    let streams = 4 * (2 * 6 * 8 + 4 * 8);
+    let first = 6 * (2 * (24 + 8 + 32) + 4 * (2 + 8));
+    let last = 6 * (2 * (24 + 8) + 4 * 2) + 4 * (2 * 32 + 4 * 8);
+    // The gradient of up and gate, the largest of one weight.
+    let weight = 2 * 32 * 8;
+    let activations = 6 * shared + 4 * wanted + streams + first + last + weight;
+    let taken = |spec| {
+        let model = PlannedModel { spec, ..host_learner(Dtype::Bf16, false) };
+        model.training_room(six_tokens()).taken()
+    };
+    assert_eq!(taken(spec()), Taken { activations, logits: 2 * 4 * 10 });
+    // With 100 words it is the head's.
+    let wide = taken(ModelSpec { vocab_size: 100, ..spec() });
+    assert_eq!(wide.activations - activations, 2 * (100 - 32) * 8);
+    // No more than 384 MiB of logits are held: here of three rows, each of 128 MiB.
+    assert_eq!(taken(ModelSpec { vocab_size: 1 << 26, ..spec() }).logits, 3 << 27);
+}
+
+#[test]
+fn on_the_host_scoring_has_two_streams_and_one_layer_and_padding_takes_nothing() {
+    let taken = |batch| host_learner(Dtype::F32, false).scoring_room(batch).taken();
+    let layer = 24 + 8 + 2 + 8 + 32;
+    let activations = 4 * (6 * (8 + 8 + 16 + 8 + layer + 2 * 8) + 4 * 3 * 8);
+    assert_eq!(taken(six_tokens()), Taken { activations, logits: 4 * 4 * 10 });
+    assert_eq!(taken(Batch { grid: 12, ..six_tokens() }), taken(six_tokens()));
+}
+
+#[test]
+fn models_share_buffers_which_are_as_large_as_any_needs_them() {
+    let training = host_learner(Dtype::F32, false).training_room(six_tokens());
+    let scoring = |spec| {
+        let model = PlannedModel { spec, ..host_learner(Dtype::F32, false) };
+        model.scoring_room(six_tokens())
+    };
+    assert_eq!(scoring(spec()).or(training.clone()), training);
+    let wide = scoring(ModelSpec { intermediate_size: 64, ..spec() });
+    // Gated, and up and gate of the only layer that scoring keeps.
+    let more = 4 * 6 * (48 + 96);
+    let both = wide.or(training.clone()).taken();
+    assert_eq!(both.activations, training.taken().activations + more);
+    // Micro-batches too.
+    let [long, many] = [(9, 1), (6, 4)].map(|(tokens, rows)| Batch { tokens, grid: tokens, rows });
+    let widest = |device| super::widest([many, long], (device, &spec()));
+    assert_eq!(widest(Device::Cpu), Batch { tokens: 9, grid: 9, rows: 4 });
+    assert_eq!(widest(Device::Cuda(0)), long);
+}
+
 fn facts(lengths: Vec<Length>) -> Facts {
     Facts { policy: spec(), reference: None, reward: None, lengths, data: 0, process: 1 << 20 }
 }
@@ -131,6 +217,49 @@ fn ppo_holds_policy_critic_and_reference() {
     assert_eq!(of(&plan, "generate", Part::Refit), 0);
     let without = ppo("ppo.kl_coef = 0.0\n");
     assert_eq!(of(&without, "update", Part::Weights), 4 * (PARAMETERS + critic));
+}
+
+#[test]
+fn what_passes_took_stays_on_the_host_alone() {
+    let once = "ppo.iterations = 1\n";
+    let held = |plan: &MemoryPlan, part| {
+        let phases = ["load", "generate", "score", "update", "checkpoint"];
+        phases.map(|phase| of(plan, phase, part))
+    };
+    let plan = ppo(once);
+    let [load, generate, score, update, checkpoint] = held(&plan, Part::Activations);
+    assert_eq!((load, generate, checkpoint), (0, 0, update));
+    assert!(score > 0 && update > score);
+    // In the second iteration it is there from the start.
+    assert_eq!(
+        held(&ppo("ppo.iterations = 2\n"), Part::Activations),
+        [0, update, update, update, update]
+    );
+    // No page of the moments is there before it is written to, and a step makes nothing that it drops.
+    let moments = of(&plan, "update", Part::Optimizer);
+    assert_eq!(held(&plan, Part::Optimizer), [0, 0, 0, moments, moments]);
+    assert_eq!(of(&plan, "optimizer", Part::Copies), 0);
+
+    let plan = ppo(&format!("{once}device = 'cuda'\n"));
+    let [_, generate, score, update, checkpoint] = held(&plan, Part::Activations);
+    assert_eq!((generate, checkpoint), (0, 0));
+    assert!(score > 0 && update > score);
+    assert_eq!(held(&plan, Part::Optimizer), [moments; 5]);
+    assert!(of(&plan, "optimizer", Part::Copies) > 0);
+}
+
+#[test]
+fn a_reward_model_has_room_of_its_own() {
+    let text = "reward = { kind = 'model', path = 'judge' }\n";
+    let config: PpoConfig = parsed(&format!("{text}engine.kv_cache_tokens = 64\n"));
+    let facts = facts(vec![Length { tokens: 4, rows: 0 }; 3]);
+    let alone = config.plan(&facts);
+    let judged = config.plan(&Facts { reward: Some(spec()), ..facts });
+    let [tokens, grid, rows] = judged.micro_batch;
+    let judge = PlannedModel { frozen: true, ..host_learner(Dtype::F32, false) };
+    let room = judge.scoring_room(Batch { tokens, grid, rows }).taken().activations;
+    let held = |plan| of(plan, "update", Part::Activations);
+    assert_eq!(held(&judged), held(&alone) + room);
 }
 
 #[test]
