@@ -9,11 +9,13 @@ mod avx2;
 mod avx512;
 mod math;
 mod portable;
+mod rows;
 mod vector;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use math::exp;
+pub(crate) use rows::{Narrow, RmsNorm, dot, inverse_rms};
 pub(crate) use vector::{Element, Product, Set, Simd, chunks, chunks_mut, narrow, padded, unpad};
 
 /// Which instruction set the kernels use.

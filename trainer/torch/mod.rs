@@ -10,6 +10,9 @@
 //! | [`Model::train_values`] | value at each selected row | gradient per row |
 //! | [`Model::train_scores`] | score of each sequence | gradient per sequence |
 //!
+//! On the CPU the passes are our own (`cpu`): of libtorch they use its matrix products. On a GPU they are libtorch's
+//! autograd, which also judges ours ([`ModelOptions::autograd`]).
+//!
 //! Each adds to the model's gradient, so micro-batches accumulate, and [`AdamW::step`] spends it. The same numbers
 //! without a gradient: [`Model::logprobs`], [`Model::values`], [`Model::scores`].
 

@@ -6,8 +6,8 @@ use crate::{
     model::ModelSpec,
 };
 
-use super::kernels::{Cached, Narrow};
-use crate::simd::{Element, Kernels};
+use super::kernels::Cached;
+use crate::simd::{Element, Kernels, Narrow};
 
 /// The paged KV cache, `[block, kv_head, position in block, head_dim]` per layer, for keys and for values.
 #[derive(Debug)]

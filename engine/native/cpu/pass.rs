@@ -7,11 +7,11 @@ use crate::{
     ffi::{memory::Reading, team::Team},
     model::ModelSpec,
     rollout::WeightTensor,
-    simd::{Element, Kernels},
+    simd::{Element, Kernels, RmsNorm},
 };
 
 use super::{
-    kernels::{Attend, AttentionShape, GateUp, Linear, Linears, RmsNorm, Rotate, Scratch},
+    kernels::{Attend, AttentionShape, GateUp, Linear, Linears, Rotate, Scratch},
     kv::KvCache,
     layers::{Layer, Layers, LinearTensors, numbers},
     rotary::Rotary,

@@ -17,8 +17,8 @@ use crate::{
     trainer::torch::{Error, Result},
 };
 
-/// Numbers that one kernel of a part of a pass works on: enough to be worth handing out.
-const PART: usize = 1 << 15;
+/// Numbers that one kernel works on: enough to be worth handing out, and so few in tests that small models have many parts.
+pub(super) const PART: usize = if cfg!(test) { 1 << 9 } else { 1 << 15 };
 
 /// Threads and what they compute with.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ pub(in crate::trainer::torch) struct Crew {
 }
 
 impl Crew {
-    fn new(threads: usize) -> Result<Self> {
+    fn new(threads: usize, kernels: Kernels) -> Result<Self> {
         let team = Team::new(threads).map_err(|error| Error::Threads { threads, error })?;
         let scratch = (0..threads).map(|_| Mutex::default()).collect();
-        Ok(Self { team, kernels: Kernels::default(), scratch })
+        Ok(Self { team, kernels, scratch })
     }
 
     /// Runs kernels that do not depend on each other.
@@ -78,6 +78,13 @@ pub(in crate::trainer::torch) struct Compute {
     bf16: Workspace<bf16>,
 }
 
+impl Compute {
+    fn new(threads: usize, kernels: Kernels) -> Result<Self> {
+        let crew = Crew::new(threads, kernels)?;
+        Ok(Self { crew, f32: Workspace::default(), bf16: Workspace::default() })
+    }
+}
+
 thread_local! {
     // Per calling thread, as libtorch's number of threads is. A run trains on one thread, so all its models share the
     // room, and a pass finds the memory that the one before it has touched already.
@@ -91,20 +98,27 @@ thread_local! {
 pub(super) fn with<E: Format, R>(
     work: impl FnOnce(&mut Crew, &mut Workspace<E>) -> Result<R>,
 ) -> Result<R> {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    let threads = threads();
     let kept = COMPUTE.take().filter(|compute| compute.crew.team.threads() == threads);
     let mut compute = match kept {
         Some(compute) => compute,
-        None => Box::new(Compute {
-            crew: Crew::new(threads)?,
-            f32: Workspace::default(),
-            bf16: Workspace::default(),
-        }),
+        None => Box::new(Compute::new(threads, Kernels::default())?),
     };
     let (crew, room) = E::parts(&mut compute);
     let done = work(crew, room);
     COMPUTE.set(Some(compute));
     done
+}
+
+fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
+/// Lets this thread compute with these kernels, until libtorch may use another number of threads.
+#[cfg(test)]
+pub(in crate::trainer::torch) fn use_kernels(kernels: Kernels) -> Result<()> {
+    COMPUTE.set(Some(Box::new(Compute::new(threads(), kernels)?)));
+    Ok(())
 }
 
 /// A number format that passes compute in.

@@ -36,6 +36,8 @@ use crate::{
 
 use compute::Crew;
 pub(super) use compute::Format;
+#[cfg(test)]
+pub(super) use compute::use_kernels;
 use head::{LanguageHead, ScoreHead, slopes, token_logprobs};
 pub(super) use optimizer::{Moments, Step, norm};
 use pass::Pass;

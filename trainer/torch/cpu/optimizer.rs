@@ -2,15 +2,15 @@
 
 use half::bf16;
 
-use super::{compute, pointwise::dot, workspace::Workspace};
+use super::{
+    compute::{self, PART},
+    workspace::Workspace,
+};
 use crate::{
     ffi::torch::HostBuffers,
-    simd::{Op, Set, narrow},
+    simd::{Op, Set, dot, narrow},
     trainer::torch::Result,
 };
-
-/// Numbers that one kernel works on.
-const PART: usize = 1 << 16;
 
 /// Means of gradients and of their squares.
 #[derive(Clone, Debug)]

@@ -6,15 +6,14 @@ use super::{
     attention::{Attend, AttendBack, Group},
     compute::{Crew, Format, rows_of_a_part},
     pass::Pass,
-    pointwise::{
-        Add, AddBias, Gather, Narrow, RmsNorm, RmsNormBack, SiluMul, SiluMulBack, SumRows,
-    },
+    pointwise::{Add, AddBias, Gather, RmsNormBack, SiluMul, SiluMulBack, SumRows},
     rotary::{HeadNorms, Interleave, Rotate, RotateBack},
     slots::{LayerSlots, Linear},
     workspace::{LayerTrace, room, zeros},
 };
 use crate::{
     ffi::torch_matmul::{Matrix, multiply},
+    simd::{Narrow, RmsNorm},
     trainer::torch::Result,
 };
 

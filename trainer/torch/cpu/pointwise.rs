@@ -4,54 +4,14 @@
 
 use bytemuck::Zeroable;
 
-use crate::simd::{Element, Op, Set, Simd, chunks, chunks_mut, exp, padded, unpad};
+use crate::simd::{
+    Element, Op, Set, Simd, chunks, chunks_mut, dot, exp, inverse_rms, padded, unpad,
+};
 
 /// As many numbers as a register of a set has lanes.
 type Chunk<E, K> = <E as Element>::Chunk<<K as Set>::Simd>;
 
-/// The sum of `a_i b_i`.
-#[inline(always)]
-pub(super) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let mut sum = simd.splat(0.0);
-    for (a, b) in chunks::<f32, S::Chunk>(a).iter().zip(chunks::<f32, S::Chunk>(b)) {
-        sum = simd.mul_add(simd.load(a), simd.load(b), sum);
-    }
-    if let (Some(a), Some(b)) = (padded::<f32, S::Chunk>(a), padded::<f32, S::Chunk>(b)) {
-        sum = simd.mul_add(simd.load(&a), simd.load(&b), sum);
-    }
-    simd.sum(sum)
-}
-
-/// `y = x / rms(x) weight`, `rms(x) = sqrt(mean(x^2) + eps)`, row by row (Zhang and Sennrich, 2019).
-pub(super) struct RmsNorm<'a, E> {
-    /// `[rows, weight.len()]`
-    pub(super) x: &'a [f32],
-    pub(super) weight: &'a [E],
-    pub(super) eps: f32,
-    pub(super) out: &'a mut [E],
-}
-
-impl<E: Element> Op for RmsNorm<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<K: Set>(self, set: K) {
-        let width = self.weight.len();
-        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
-            let scale = inverse_rms(set.simd(), x, self.eps);
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
-                *out = E::of(x * scale * weight.wide());
-            }
-        }
-    }
-}
-
-#[inline(always)]
-pub(super) fn inverse_rms<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
-    1.0 / (dot(simd, x, x) / x.len() as f32 + eps).sqrt()
-}
-
-/// The way back through [`RmsNorm`]: with `n = x / rms(x)` and `g = d_out weight`,
+/// The way back through [`RmsNorm`](crate::simd::RmsNorm): with `n = x / rms(x)` and `g = d_out weight`,
 /// `d_x += (g - n mean(g n)) / rms(x)` and `d_weight = sum of d_out n` over the rows.
 pub(super) struct RmsNormBack<'a, E> {
     pub(super) x: &'a [f32],
@@ -239,21 +199,6 @@ impl<E: Element> Op for Accumulate<'_, E> {
         for (sum, part) in self.sum.iter_mut().zip(self.part) {
             *sum += part.wide();
         }
-    }
-}
-
-/// Numbers in the format that products take.
-pub(super) struct Narrow<'a, E> {
-    pub(super) from: &'a [f32],
-    pub(super) to: &'a mut [E],
-}
-
-impl<E: Element> Op for Narrow<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<K: Set>(self, _: K) {
-        crate::simd::narrow(self.from, self.to);
     }
 }
 

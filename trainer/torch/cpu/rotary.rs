@@ -2,11 +2,11 @@
 
 use super::{
     attention::{Place, Shape},
-    pointwise::{inverse_rms, rms_norm_back},
+    pointwise::rms_norm_back,
 };
 use crate::{
     model::ModelSpec,
-    simd::{Element, Op, Set},
+    simd::{Element, Op, Set, inverse_rms},
 };
 
 /// Cosines and sines of positions (Su et al., 2021).

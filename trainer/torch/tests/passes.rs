@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::super::{
-    AdamW, Entropy, LogprobOptions, Model, ModelOptions, TokenGradient, TokenLogprobs, libtorch,
-    testing,
+    AdamW, Entropy, LogprobOptions, Model, ModelOptions, TokenGradient, TokenLogprobs,
+    cpu::use_kernels, libtorch, testing,
 };
 use crate::{
     model::{Head, ModelSpec},
     rollout::{Dtype, WeightVersion},
+    simd::{KernelChoice, Kernels},
     trainer::{batch::PackedBatch, config::OptimizerConfig},
 };
 
@@ -87,37 +88,53 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     (apart / norm(&mut b.iter().copied()).max(1e-24)).sqrt()
 }
 
-#[test]
-fn both_see_the_same_and_leave_the_same_gradient() {
-    for spec in specs() {
-        let batch = batch(&spec);
-        let of = |autograd| {
-            let options = ModelOptions { autograd, ..ModelOptions::default() };
-            pass(&mut testing::model(&spec, options), &batch)
-        };
-        let ((own, own_gradient), (seen, gradient)) = (of(false), of(true));
-        assert!(distance(&own, &seen) < 1e-5, "{spec:?}: {}", distance(&own, &seen));
-        for (name, gradient) in &gradient {
-            let distance = distance(&own_gradient[name], gradient);
-            assert!(distance < 2e-5, "{name} of {spec:?}: {distance}");
-        }
+/// Lets this thread compute with each instruction set that the processor has, one after the other.
+fn with_each_set(mut check: impl FnMut(Kernels)) {
+    let choices = [KernelChoice::Portable, KernelChoice::Avx2, KernelChoice::Avx512];
+    for kernels in choices.into_iter().filter_map(Kernels::select) {
+        libtorch::set_threads(1).unwrap();
+        use_kernels(kernels).unwrap();
+        check(kernels);
     }
 }
 
 #[test]
+fn both_see_the_same_and_leave_the_same_gradient() {
+    with_each_set(|kernels| {
+        for spec in specs() {
+            let batch = batch(&spec);
+            let of = |autograd| {
+                let options = ModelOptions { autograd, ..ModelOptions::default() };
+                pass(&mut testing::model(&spec, options), &batch)
+            };
+            let ((own, own_gradient), (seen, gradient)) = (of(false), of(true));
+            let apart = distance(&own, &seen);
+            assert!(apart < 1e-5, "{}, {spec:?}: {apart}", kernels.name());
+            for (name, gradient) in &gradient {
+                let apart = distance(&own_gradient[name], gradient);
+                assert!(apart < 2e-5, "{}, {name} of {spec:?}: {apart}", kernels.name());
+            }
+        }
+    });
+}
+
+#[test]
 fn bf16_passes_are_as_near_to_f32_as_autograd_is() {
-    for spec in specs() {
-        let batch = batch(&spec);
-        let (_, exact) = pass(&mut testing::model(&spec, AUTOGRAD), &batch);
-        let apart = |autograd| {
-            let options =
-                ModelOptions { compute: Dtype::Bf16, autograd, ..ModelOptions::default() };
-            let (_, gradient) = pass(&mut testing::model(&spec, options), &batch);
-            exact.iter().map(|(name, exact)| distance(&gradient[name], exact)).sum::<f64>()
-        };
-        let (own, autograd) = (apart(false), apart(true));
-        assert!(own < 1.2 * autograd, "{own} and {autograd}: {spec:?}");
-    }
+    with_each_set(|kernels| {
+        for spec in specs() {
+            let batch = batch(&spec);
+            let (_, exact) = pass(&mut testing::model(&spec, AUTOGRAD), &batch);
+            let apart = |autograd| {
+                let options =
+                    ModelOptions { compute: Dtype::Bf16, autograd, ..ModelOptions::default() };
+                let (_, gradient) = pass(&mut testing::model(&spec, options), &batch);
+                exact.iter().map(|(name, exact)| distance(&gradient[name], exact)).sum::<f64>()
+            };
+            let (own, autograd) = (apart(false), apart(true));
+            let set = kernels.name();
+            assert!(own < 1.2 * autograd, "{set}: {own} and {autograd}: {spec:?}");
+        }
+    });
 }
 
 #[test]

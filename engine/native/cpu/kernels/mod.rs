@@ -10,5 +10,5 @@ mod tests;
 
 pub(crate) use attention::{Attend, AttentionShape, Cached, Scratch};
 pub(crate) use linear::{GateUp, Linear, Linears};
-pub(crate) use pointwise::{Narrow, RmsNorm, Rotate};
+pub(crate) use pointwise::Rotate;
 pub use roofline::Roofline;

@@ -1,45 +1,8 @@
 //! What happens to one token at a time: norms, rotations, gates, exponentials.
 
-use crate::simd::{Element, Op, Set, Simd, chunks, chunks_mut, exp, narrow, padded, unpad};
-
-/// `y = x / rms(x) · weight`, `rms(x) = sqrt(mean(x²) + eps)` (Zhang and Sennrich, 2019), row by row.
-pub(crate) struct RmsNorm<'a, E> {
-    /// `[rows, weight.len()]`
-    pub(crate) x: &'a [f32],
-    pub(crate) weight: &'a [E],
-    pub(crate) eps: f32,
-    pub(crate) out: &'a mut [E],
-}
-
-impl<E: Element> Op for RmsNorm<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<K: Set>(self, set: K) {
-        let width = self.weight.len();
-        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
-            let mean = sum_of_squares(set.simd(), x) / width as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
-                *out = E::of(x * scale * weight.wide());
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn sum_of_squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
-    let mut sum = simd.splat(0.0);
-    for chunk in chunks::<f32, S::Chunk>(x) {
-        let x = simd.load(chunk);
-        sum = simd.mul_add(x, x, sum);
-    }
-    if let Some(rest) = padded::<f32, S::Chunk>(x) {
-        let x = simd.load(&rest);
-        sum = simd.mul_add(x, x, sum);
-    }
-    simd.sum(sum)
-}
+use crate::simd::{
+    Element, Op, Set, Simd, chunks, chunks_mut, exp, inverse_rms, narrow, padded, unpad,
+};
 
 /// Normalises (where there is a weight) and rotates heads in place: what happens to q and k before attention.
 ///
@@ -62,8 +25,7 @@ impl<E: Element> Op for Rotate<'_, E> {
         let half = self.cos.len();
         for head in self.heads.chunks_exact_mut(2 * half) {
             if let Some((weight, eps)) = self.norm {
-                let mean = sum_of_squares(set.simd(), head) / weight.len() as f32;
-                let scale = 1.0 / (mean + eps).sqrt();
+                let scale = inverse_rms(set.simd(), head, eps);
                 for (x, weight) in head.iter_mut().zip(weight) {
                     *x = *x * scale * weight.wide();
                 }
@@ -74,21 +36,6 @@ impl<E: Element> Op for Rotate<'_, E> {
                 (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
             }
         }
-    }
-}
-
-/// Writes numbers in the model's format; both slices are equally long.
-pub(crate) struct Narrow<'a, E> {
-    pub(crate) from: &'a [f32],
-    pub(crate) to: &'a mut [E],
-}
-
-impl<E: Element> Op for Narrow<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<K: Set>(self, _: K) {
-        narrow(self.from, self.to);
     }
 }
 
