@@ -15,7 +15,9 @@ mod vector;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use math::exp;
-pub(crate) use rows::{Narrow, RmsNorm, dot, inverse_rms};
+#[cfg(feature = "libtorch")]
+pub(crate) use rows::dot;
+pub(crate) use rows::{Narrow, RmsNorm, inverse_rms};
 pub(crate) use vector::{Element, Product, Set, Simd, chunks, chunks_mut, narrow, padded, unpad};
 
 /// Which instruction set the kernels use.
