@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Subcommand, ValueEnum};
 
 use super::output::print;
-use crate::config::{Config, PpoConfig, RewardModelConfig, SftConfig, load, to_toml};
+use crate::config::{Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig, load, to_toml};
 
 /// Check a configuration, or show it with every default spelled out
 #[derive(Debug, clap::Args)]
@@ -37,6 +37,7 @@ struct Source {
 enum Kind {
     Sft,
     Rm,
+    Dpo,
     Ppo,
 }
 
@@ -55,6 +56,7 @@ fn resolved(source: &Source) -> anyhow::Result<String> {
     match source.command {
         Kind::Sft => toml_of::<SftConfig>(source),
         Kind::Rm => toml_of::<RewardModelConfig>(source),
+        Kind::Dpo => toml_of::<DpoConfig>(source),
         Kind::Ppo => toml_of::<PpoConfig>(source),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::output::note;
 use crate::{
-    config::{Config, PpoConfig, RewardModelConfig, SftConfig},
+    config::{Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
     run::page::{Address, Dashboard, DashboardError},
 };
 
@@ -43,4 +43,4 @@ macro_rules! run_config {
         }
     )+};
 }
-run_config!(SftConfig, RewardModelConfig, PpoConfig);
+run_config!(SftConfig, RewardModelConfig, DpoConfig, PpoConfig);

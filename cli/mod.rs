@@ -10,6 +10,7 @@ mod config;
 mod dashboard;
 mod demo;
 mod doctor;
+mod dpo;
 mod engine;
 mod generate;
 mod new_model;
@@ -49,6 +50,7 @@ enum Command {
     Demo(demo::Arguments),
     Sft(sft::Arguments),
     Rm(rm::Arguments),
+    Dpo(dpo::Arguments),
     Ppo(ppo::Arguments),
     Plan(plan::Arguments),
     Generate(generate::Arguments),
@@ -87,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sft(arguments) => sft::run(&arguments),
         Command::Rm(arguments) => rm::run(&arguments),
+        Command::Dpo(arguments) => dpo::run(&arguments),
         Command::Ppo(arguments) => ppo::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),

@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::output::print;
 use crate::{
-    config::{ByteSize, Config, PpoConfig, RewardModelConfig, SftConfig, load},
+    config::{ByteSize, Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig, load},
     run::plan::{Advice, Facts, Ledger, MemoryPlan, Part, Phase, Planned, advise, available},
 };
 
 /// Say what a run will take in memory, whether that fits, and what to change
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration of an `sft`, `rm` or `ppo`
+    /// The configuration of an `sft`, `rm`, `dpo` or `ppo`
     config: PathBuf,
     /// Which of them it is for, where its sections do not say
     #[arg(long, value_enum)]
@@ -36,6 +36,7 @@ pub(super) struct Arguments {
 enum Stage {
     Sft,
     Rm,
+    Dpo,
     Ppo,
 }
 
@@ -65,6 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match stage(arguments)? {
         Stage::Sft => plan::<SftConfig>(arguments),
         Stage::Rm => plan::<RewardModelConfig>(arguments),
+        Stage::Dpo => plan::<DpoConfig>(arguments),
         Stage::Ppo => plan::<PpoConfig>(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -78,12 +80,17 @@ fn stage(arguments: &Arguments) -> anyhow::Result<Stage> {
     let text = std::fs::read_to_string(&arguments.config).unwrap_or_default();
     // What cannot be read is refused where it is loaded.
     let keys: toml::Table = text.parse().unwrap_or_default();
-    let told = [("reward", Stage::Ppo), ("reward_model", Stage::Rm), ("sft", Stage::Sft)];
+    let told = [
+        ("reward", Stage::Ppo),
+        ("reward_model", Stage::Rm),
+        ("dpo", Stage::Dpo),
+        ("sft", Stage::Sft),
+    ];
     match told.iter().find(|(key, _)| keys.contains_key(*key)) {
         Some((_, stage)) => Ok(*stage),
         None if keys.is_empty() => Ok(Stage::Sft),
         None => bail!(
-            "{}: has none of [sft], [reward_model] and [reward], which tell what it is for; name it with --stage",
+            "{}: has none of [sft], [reward_model], [dpo] and [reward], which tell what it is for; name it with --stage",
             arguments.config.display()
         ),
     }

@@ -1,4 +1,4 @@
-//! What `sft`, `rm` and `ppo` share: a configuration, a run directory, and somebody to watch.
+//! What `sft`, `rm`, `dpo` and `ppo` share: a configuration, a run directory, and somebody to watch.
 
 use std::path::{Path, PathBuf};
 

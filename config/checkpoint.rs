@@ -15,8 +15,8 @@ pub struct CheckpointConfig {
     /// Keep besides so many of those whose `metric` is best. Default 0.
     pub keep_best: usize,
     /// The metric that says which are best. Default: `objective/scores` for PPO, `eval/accuracy` for reward models,
-    /// `eval/loss` for SFT (`loss` without held-out data). A checkpoint of a step at which it was not measured is not
-    /// among the best.
+    /// `eval/rewards/accuracies` for preference optimisation, `eval/loss` for SFT (of the two: the same without `eval/` where
+    /// no data are held out). A checkpoint of a step at which it was not measured is not among the best.
     pub metric: Option<String>,
     /// Whether the largest or the smallest values are best: `max` or `min`. Default: as is usual for the metric.
     pub mode: Option<Best>,
@@ -33,12 +33,16 @@ pub enum Best {
 }
 
 /// Metrics whose largest values are best.
-const LARGE: [&str; 7] = [
+const LARGE: [&str; 11] = [
     "objective/scores",
     "objective/rlhf_reward",
     "objective/non_score_reward",
     "accuracy",
     "eval/accuracy",
+    "rewards/accuracies",
+    "eval/rewards/accuracies",
+    "rewards/margins",
+    "eval/rewards/margins",
     "mean_token_accuracy",
     "eval/mean_token_accuracy",
 ];

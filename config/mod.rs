@@ -14,6 +14,7 @@
 
 mod checkpoint;
 mod deadlines;
+mod dpo;
 mod error;
 mod explain;
 #[cfg(feature = "fault-injection")]
@@ -36,6 +37,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use checkpoint::{Best, CheckpointConfig, StopConfig};
 pub use deadlines::DeadlinesConfig;
+pub use dpo::DpoConfig;
 pub use error::{Error, Violation};
 #[cfg(feature = "fault-injection")]
 pub use faults::Fault;

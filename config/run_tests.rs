@@ -100,6 +100,13 @@ fn options_of_every_section_are_checked_and_named() {
         "reward_model.center_coef must be a number from 0 up, got -1"
     );
     assert_eq!(
+        refusal::<DpoConfig>(SFT, &["dpo.beta=0.0"]),
+        "dpo.beta must be a number above 0, got 0"
+    );
+    assert!(
+        refusal::<DpoConfig>(SFT, &["dpo.loss=rpo_square"]).contains("did you mean \"rpo_sq\"?")
+    );
+    assert_eq!(
         refusal::<PpoConfig>(PPO, &["optimizer.lr=nan"]),
         "optimizer.lr must be a number from 0 up, got NaN"
     );
@@ -119,6 +126,26 @@ fn options_of_every_section_are_checked_and_named() {
         refusal::<SftConfig>(SFT, &["data.train=3"]),
         "data.train: invalid type: integer `3`, expected a path or a list of paths"
     );
+}
+
+#[test]
+fn preference_optimisation_spells_out_its_reference_where_the_loss_has_one() {
+    let config: DpoConfig = read(SFT, &[]).unwrap();
+    assert_eq!(config.model.reference.as_ref(), Some(&config.model.path));
+    assert_eq!(
+        (config.other_reference(), read::<DpoConfig>(&to_toml(&config), &[]).unwrap()),
+        (None, config.clone())
+    );
+    for loss in ["orpo", "simpo"] {
+        let set = format!("dpo.loss={loss}");
+        let config: DpoConfig = read(SFT, &[&set]).unwrap();
+        assert_eq!(config.model.reference, None);
+        assert_eq!(read::<DpoConfig>(&to_toml(&config), &[]).unwrap(), config);
+        assert_eq!(
+            refusal::<DpoConfig>(SFT, &[&set, "model.reference=base"]),
+            "model.reference must be unset where dpo.loss has no reference, got base"
+        );
+    }
 }
 
 #[test]
@@ -197,13 +224,15 @@ fn every_example_is_a_valid_configuration() {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let loaded =
-            match ["[reward]", "[reward_model]", "[sft]"].map(|section| text.contains(section)) {
-                [true, _, _] => load::<PpoConfig>(&path, &[]).map(drop),
-                [_, true, _] => load::<RewardModelConfig>(&path, &[]).map(drop),
-                [_, _, true] => load::<SftConfig>(&path, &[]).map(drop),
-                _ => continue,
-            };
+        let loaded = match ["[reward]", "[reward_model]", "[sft]", "[dpo]"]
+            .map(|section| text.contains(section))
+        {
+            [true, ..] => load::<PpoConfig>(&path, &[]).map(drop),
+            [_, true, ..] => load::<RewardModelConfig>(&path, &[]).map(drop),
+            [_, _, true, _] => load::<SftConfig>(&path, &[]).map(drop),
+            [.., true] => load::<DpoConfig>(&path, &[]).map(drop),
+            _ => continue,
+        };
         loaded.unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -12,7 +12,7 @@ struct Role {
     likely: &'static [&'static str],
 }
 
-const ROLES: [Role; 7] = [
+const ROLES: [Role; 9] = [
     Role { setting: "text", names: &["text"], likely: &["content", "document", "body"] },
     Role { setting: "messages", names: &["messages"], likely: &["conversations", "conversation"] },
     Role {
@@ -32,6 +32,8 @@ const ROLES: [Role; 7] = [
         likely: &["dispreferred"],
     },
     Role { setting: "margin", names: &["margin"], likely: &[] },
+    Role { setting: "chosen_reward", names: &["chosen_reward"], likely: &[] },
+    Role { setting: "rejected_reward", names: &["rejected_reward"], likely: &[] },
 ];
 
 /// The columns that a file has, by name.

@@ -70,6 +70,10 @@ pub struct Columns {
     pub rejected: Option<String>,
     /// By how much the chosen one is better, a number. Usually `margin`.
     pub margin: Option<String>,
+    /// How good the chosen one is, a number. Usually `chosen_reward`.
+    pub chosen_reward: Option<String>,
+    /// How good the rejected one is, a number. Usually `rejected_reward`.
+    pub rejected_reward: Option<String>,
 }
 
 impl DataConfig {

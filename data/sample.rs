@@ -65,15 +65,23 @@ pub struct SftSample {
 /// Two sequences, one better than the other.
 ///
 /// From `chosen` and `rejected` (or NeMo's `chosen_response` and `rejected_response`), after `prompt` where there is
-/// one; without it they are whole texts or conversations.
+/// one; without it they are whole texts or conversations, and what both begin with is the prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PairSample {
     /// Prompt and better completion.
     pub chosen: Vec<u32>,
     /// Prompt and worse completion.
     pub rejected: Vec<u32>,
+    /// Whether each token of `chosen` belongs to the completion.
+    pub chosen_mask: Vec<bool>,
+    /// Whether each token of `rejected` belongs to the completion.
+    pub rejected_mask: Vec<bool>,
     /// By how much it is better, where the data say so.
     pub margin: Option<f32>,
+    /// How good the better one is, where the data say so.
+    pub chosen_reward: Option<f32>,
+    /// How good the worse one is, where the data say so.
+    pub rejected_reward: Option<f32>,
 }
 
 impl Sample for PromptSample {
@@ -184,6 +192,8 @@ pub struct PairLayout {
     chosen: String,
     rejected: String,
     margin: Option<String>,
+    chosen_reward: Option<String>,
+    rejected_reward: Option<String>,
 }
 
 impl Sample for PairSample {
@@ -195,6 +205,8 @@ impl Sample for PairSample {
             rejected: found.required("rejected", columns.rejected.as_ref())?,
             prompt: found.optional("prompt", columns.prompt.as_ref())?,
             margin: found.optional("margin", columns.margin.as_ref())?,
+            chosen_reward: found.optional("chosen_reward", columns.chosen_reward.as_ref())?,
+            rejected_reward: found.optional("rejected_reward", columns.rejected_reward.as_ref())?,
         })
     }
 
@@ -206,10 +218,13 @@ impl Sample for PairSample {
         let prompt = layout.prompt.as_ref().map(|prompt| row.take_content(prompt)).transpose()?;
         let chosen = row.take_content(&layout.chosen)?;
         let rejected = row.take_content(&layout.rejected)?;
-        let margin = match &layout.margin {
-            Some(margin) => row.take_number(margin)?,
-            None => None,
+        let mut number = |column: &Option<String>| match column {
+            Some(column) => row.take_number(column),
+            None => Ok(None),
         };
+        let margin = number(&layout.margin)?;
+        let chosen_reward = number(&layout.chosen_reward)?;
+        let rejected_reward = number(&layout.rejected_reward)?;
         let mut chosen = judged(prompt.clone(), chosen, encoder)?;
         let mut rejected = judged(prompt, rejected, encoder)?;
         let fits = [encoder.fit(&mut chosen)?, encoder.fit(&mut rejected)?];
@@ -219,8 +234,19 @@ impl Sample for PairSample {
         if chosen.ids == rejected.ids {
             return Err("chosen and rejected are the same".into());
         }
+        if layout.prompt.is_none() {
+            leave_out_prompt(&mut chosen, &mut rejected);
+        }
         let cut = fits.iter().any(|fit| matches!(fit, Fit::Cut));
-        let pair = Self { chosen: chosen.ids, rejected: rejected.ids, margin };
+        let pair = Self {
+            chosen: chosen.ids,
+            rejected: rejected.ids,
+            chosen_mask: chosen.mask,
+            rejected_mask: rejected.mask,
+            margin,
+            chosen_reward,
+            rejected_reward,
+        };
         Ok((pair, if cut { Fit::Cut } else { Fit::Whole }))
     }
 }
@@ -238,6 +264,16 @@ fn completed(
     let prompt = chat::messages(prompt, "user");
     let completion = chat::messages(completion, "assistant");
     encoder.conversation(chat::completion(encoder.template()?, &prompt, &completion)?)
+}
+
+/// Takes what two whole texts both begin with for their prompt. The last token of each is its own, though the other may
+/// go on after it.
+fn leave_out_prompt(a: &mut Tokens, b: &mut Tokens) {
+    let shared = a.ids.iter().zip(&b.ids).take_while(|(a, b)| a == b).count();
+    for tokens in [a, b] {
+        let prompt = shared.min(tokens.ids.len().saturating_sub(1));
+        tokens.mask[..prompt].fill(false);
+    }
 }
 
 /// Encodes a completion to be judged, after its prompt where it has one.

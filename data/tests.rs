@@ -320,6 +320,29 @@ fn pairs_of_which_nothing_is_left_are_refused() {
 }
 
 #[test]
+fn a_pairs_masks_are_those_of_its_completions() {
+    let shown = |rows: &str| {
+        let pair: PairSample = Files::new(rows).samples().remove(0);
+        [(pair.chosen, pair.chosen_mask), (pair.rejected, pair.rejected_mask)]
+            .map(|(tokens, loss_mask)| shown(&SftSample { tokens, loss_mask }))
+    };
+    let apart = shown(r#"{"prompt": "ab", "chosen": "ab", "rejected": "b"}"#);
+    // Without a prompt it is what both begin with; the end of each is its own.
+    let whole = shown(r#"{"chosen": "abab", "rejected": "abb"}"#);
+    assert_eq!(apart, whole);
+    let one_goes_on = Files::new(r#"{"chosen": "ab", "rejected": "abb"}"#);
+    let pair: PairSample = one_goes_on.samples().remove(0);
+    assert!(pair.chosen_mask.last() == Some(&true) && pair.rejected_mask.last() == Some(&true));
+}
+
+#[test]
+fn known_rewards_are_read_where_there_are_some() {
+    let rows = r#"{"prompt": "a", "chosen": "b", "rejected": "a", "chosen_reward": 2.5}"#;
+    let pair: PairSample = Files::new(rows).samples().remove(0);
+    assert_eq!((pair.chosen_reward, pair.rejected_reward), (Some(2.5), None));
+}
+
+#[test]
 fn equal_pairs_are_refused() {
     let files = Files::new(r#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#);
     assert!(files.said::<PairSample>().contains("1 not: chosen and rejected are the same"));

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::OnceLock};
 
 use rollforge::{
-    config::{self, Config, PpoConfig, RewardModelConfig, SftConfig},
+    config::{self, Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
     data::{
         DataConfig, OverLong, PairSample, PromptSample, Sample, SftSample, TextEncoder, load_train,
         read_rows,
@@ -21,6 +21,7 @@ pub fn config(data: &[u8]) {
     let overrides: Vec<String> = overrides.unwrap_or_default().lines().map(Into::into).collect();
     one_config::<PpoConfig>(text, &overrides);
     one_config::<RewardModelConfig>(text, &overrides);
+    one_config::<DpoConfig>(text, &overrides);
     one_config::<SftConfig>(text, &overrides);
 }
 

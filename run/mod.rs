@@ -1,6 +1,6 @@
 //! The loops: the only place that sees engine and trainer together.
 //!
-//! [`sft`], [`reward_model`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
+//! [`sft`], [`reward_model`], [`dpo`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
 #![cfg_attr(
     not(feature = "libtorch"),
@@ -19,6 +19,8 @@ mod canary;
 mod checkpoint;
 pub mod demo;
 mod directory;
+#[cfg(feature = "libtorch")]
+mod dpo;
 mod durable;
 pub mod engine_build;
 mod engine_inspect;
@@ -41,6 +43,8 @@ mod mismatch;
 #[cfg(feature = "libtorch")]
 mod models;
 mod observer;
+#[cfg(feature = "libtorch")]
+mod offline;
 #[cfg(feature = "libtorch")]
 mod opening;
 pub mod page;
@@ -74,6 +78,8 @@ mod whereabouts;
 pub use agreement::Agreement;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, read_queue};
 pub use directory::{DirectoryError, RunDirectory};
+#[cfg(feature = "libtorch")]
+pub use dpo::{DpoOutcome, dpo};
 pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
 pub use engine_verify::{Row, Verification, Verified, verify};
 pub use latest::model_directory;

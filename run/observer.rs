@@ -4,7 +4,7 @@ use super::Metrics;
 
 /// Watches a run. Loops report to it and learn nothing from it.
 pub trait Observer: Send {
-    /// A stage of `total` steps begins: "sft", "rm", "ppo".
+    /// A stage of `total` steps begins: "sft", "rm", "dpo", "ppo".
     fn start(&mut self, stage: &str, total: u64);
 
     /// Step `step` of the stage (from 1) is done.

@@ -1,26 +1,24 @@
-//! The loop of reward model training.
+//! Reward model training, as a run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use super::{
     Launch, Metrics,
     batches::Batches,
-    checkpoint,
-    invariants::StepInvariants,
     models::{self, STANDARDIZATION, Wanted},
+    offline::{self, Course, Offline, Stepped},
     opening::Opening,
     plan::{self, Length},
-    record::Lane,
     samples,
-    session::Session,
 };
 use crate::{
     config::RewardModelConfig,
     data::PairSample,
-    trainer::reward_model::{
-        PreferencePair, RewardModelStats, RewardStandardization, RewardTrainer,
+    trainer::{
+        reward_model::{PreferencePair, RewardModelStats, RewardStandardization, RewardTrainer},
+        torch::{self, LearningModel},
     },
 };
 
@@ -50,68 +48,79 @@ pub fn reward_model(config: &RewardModelConfig, launch: Launch<'_>) -> Result<Re
     let model = models::learner(&base, Wanted::Score(config.seed), &model, &config.optimizer)?;
 
     let options = &config.reward_model;
-    let mut batches =
-        Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
+    let batches = Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
     let total = batches.total(options.epochs, options.max_steps);
     let mut trainer =
         RewardTrainer::new(model, options.clone(), &config.optimizer, &config.schedule, total)?;
     opening.restore(&mut trainer)?;
-    let done = opening.done();
-    batches.seek(done)?;
     let held_out = if samples.eval.is_empty() { &samples.train } else { &samples.eval };
-    let held_out: Vec<_> = held_out.iter().map(pair).collect();
-    let mut outcome = RewardModelOutcome {
-        reward_model: opening.model("reward_model"),
-        evaluation: RewardModelStats::default(),
+    let mut judge = Judge {
+        trainer,
+        pairs: samples.train.iter().map(pair).collect(),
+        held_out: held_out.iter().map(pair).collect(),
+        evaluation: None,
     };
-    if opening.is_over(total, launch.observer) {
-        outcome.evaluation = trainer.evaluate(&held_out)?;
-        return Ok(outcome);
+    let course = Course {
+        base: &base,
+        batches,
+        total,
+        eval_every: options.eval_every,
+        invariants: config.invariants,
+        checked,
+        reports: samples.reports,
+    };
+    let reward_model = offline::train(config, launch, opening, course, &mut judge)?;
+    let evaluation = match judge.evaluation {
+        Some(evaluation) => evaluation,
+        None => judge.trainer.evaluate(&judge.held_out)?,
+    };
+    Ok(RewardModelOutcome { reward_model, evaluation })
+}
+
+/// A reward model with the pairs that it learns from.
+struct Judge<'a> {
+    trainer: RewardTrainer<LearningModel>,
+    pairs: Vec<PreferencePair<'a>>,
+    held_out: Vec<PreferencePair<'a>>,
+    evaluation: Option<RewardModelStats>,
+}
+
+impl Offline for Judge<'_> {
+    type Trainer = RewardTrainer<LearningModel>;
+
+    const STAGE: &'static str = "rm";
+    const MODEL: &'static str = "reward_model";
+    const SAVES_EVALUATION: bool = true;
+
+    fn trainer(&self) -> &Self::Trainer {
+        &self.trainer
     }
-    let mut session = Session::start(launch, config, opening, ("rm", total))?;
-    session.planned(&checked)?;
-    session.notes(&samples.reports)?;
-    let mut invariants = StepInvariants::new(config.invariants);
-    let mut steps = || -> Result<()> {
-        for step in done + 1..=total {
-            let mut watch = session.begin(step);
-            let batch: Vec<_> =
-                batches.deal().into_iter().map(|i| pair(&samples.train[i])).collect();
-            let tokens = batch.iter().map(|one| one.chosen.len() + one.rejected.len()).sum();
-            let stats = trainer.step(&batch)?;
-            let mut metrics = Metrics::from_iter(stats.metrics());
-            watch.lap(Lane::Train, "update")?;
-            metrics.extend(invariants.stepped(
-                step,
-                (stats.skips, &trainer.model().model),
-                &mut session,
-            )?);
-            let verdict = invariants.verdict();
-            let saves = session.saves(step) || verdict.is_err();
-            if saves || session.is_due(step, options.eval_every) {
-                outcome.evaluation = trainer.evaluate(&held_out)?;
-                metrics.extend(Metrics::from_iter(outcome.evaluation.eval_metrics()));
-                watch.lap(Lane::Score, "eval")?;
-            }
-            metrics.extend(watch.metrics(tokens));
-            session.report(step, &metrics)?;
-            if saves {
-                let scale =
-                    serde_json::to_string_pretty(&RewardStandardization::of(&outcome.evaluation))?;
-                let fill = |dir: &Path| {
-                    let files = [(STANDARDIZATION, scale)];
-                    models::save(&dir.join("reward_model"), &trainer.model().model, &base, &files)?;
-                    checkpoint::save(dir, &trainer)
-                };
-                outcome.reward_model = session.save(step, fill)?.join("reward_model");
-            }
-            verdict?;
-            session.stop_at(step)?;
-        }
-        Ok(())
-    };
-    let ended = steps();
-    session.end(ended.map(|()| outcome))
+
+    fn model(&self) -> &torch::Model {
+        &self.trainer.model().model
+    }
+
+    fn step(&mut self, samples: &[usize]) -> Result<Stepped> {
+        let batch: Vec<_> = samples.iter().map(|&i| self.pairs[i]).collect();
+        let stats = self.trainer.step(&batch)?;
+        Ok(Stepped {
+            metrics: Metrics::from_iter(stats.metrics()),
+            skips: stats.skips,
+            tokens: batch.iter().map(|one| one.chosen.len() + one.rejected.len()).sum(),
+        })
+    }
+
+    fn evaluate(&mut self) -> Result<Option<Metrics>> {
+        let evaluation = self.trainer.evaluate(&self.held_out)?;
+        self.evaluation = Some(evaluation);
+        Ok(Some(Metrics::from_iter(evaluation.eval_metrics())))
+    }
+
+    fn files(&self) -> Result<Vec<(&'static str, String)>> {
+        let scale = self.evaluation.as_ref().map(RewardStandardization::of);
+        let file = |scale| Ok((STANDARDIZATION, serde_json::to_string_pretty(&scale)?));
+        scale.into_iter().map(file).collect()
+    }
 }
 
 fn pair(sample: &PairSample) -> PreferencePair<'_> {

@@ -18,8 +18,8 @@ use super::{
     stopwatch::Stopwatch,
 };
 use crate::config::{
-    Best, CheckpointConfig, Config, LogConfig, PpoConfig, RewardConfig, RewardModelConfig,
-    SftConfig, StopConfig, to_toml,
+    Best, CheckpointConfig, Config, DpoConfig, LogConfig, PpoConfig, RewardConfig,
+    RewardModelConfig, SftConfig, StopConfig, to_toml,
 };
 
 /// What every run's configuration says about its directory.
@@ -60,7 +60,12 @@ macro_rules! run_config {
         }
     )+};
 }
-run_config!(SftConfig: |_| Vec::new(), RewardModelConfig: |_| Vec::new(), PpoConfig: models_beside);
+run_config!(
+    SftConfig: |_| Vec::new(),
+    RewardModelConfig: |_| Vec::new(),
+    DpoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
+    PpoConfig: models_beside
+);
 
 /// Returns the models that PPO reads beside the policy.
 fn models_beside(config: &PpoConfig) -> Vec<&Path> {

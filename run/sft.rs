@@ -1,20 +1,17 @@
-//! The loop of supervised fine-tuning.
+//! Supervised fine-tuning, as a run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use super::{
     Launch, Metrics,
     batches::Batches,
-    checkpoint,
-    invariants::StepInvariants,
     models::{self, Wanted},
+    offline::{self, Course, Offline, Stepped},
     opening::Opening,
     plan::{self, Length},
-    record::Lane,
     samples,
-    session::Session,
 };
 use crate::{
     config::SftConfig,
@@ -22,6 +19,7 @@ use crate::{
     trainer::{
         batch::MaskedSequence,
         sft::{Sft, SftEvaluation},
+        torch::{self, LearningModel},
     },
 };
 
@@ -51,63 +49,70 @@ pub fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<SftOutcome> {
     let policy = models::learner(&base, Wanted::LanguageModel, &model, &config.optimizer)?;
 
     let options = &config.sft;
-    let mut batches =
-        Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
+    let batches = Batches::new(&config.data, config.seed, samples.train.len(), options.batch_size);
     let total = batches.total(options.epochs, options.max_steps);
     let mut trainer =
         Sft::new(policy, options.clone(), &config.optimizer, &config.schedule, total)?;
     opening.restore(&mut trainer)?;
-    let done = opening.done();
-    batches.seek(done)?;
-    let held_out: Vec<_> = samples.eval.iter().map(sequence).collect();
-    let mut outcome = SftOutcome { policy: opening.model("policy"), evaluation: None };
-    if opening.is_over(total, launch.observer) {
-        return Ok(outcome);
-    }
-    let mut session = Session::start(launch, config, opening, ("sft", total))?;
-    session.planned(&checked)?;
-    session.notes(&samples.reports)?;
-    let mut invariants = StepInvariants::new(config.invariants);
-    let mut steps = || -> Result<()> {
-        for step in done + 1..=total {
-            let mut watch = session.begin(step);
-            let batch: Vec<_> =
-                batches.deal().into_iter().map(|i| sequence(&samples.train[i])).collect();
-            let tokens = batch.iter().map(|one| one.tokens.len()).sum();
-            let stats = trainer.step(&batch)?;
-            let mut metrics = Metrics::from_iter(stats.metrics());
-            watch.lap(Lane::Train, "update")?;
-            metrics.extend(invariants.stepped(
-                step,
-                (stats.skips, &trainer.policy().model),
-                &mut session,
-            )?);
-            let verdict = invariants.verdict();
-            let saves = session.saves(step) || verdict.is_err();
-            let measures =
-                session.is_due(step, options.eval_every) || (saves && session.keeps_best());
-            if measures && !held_out.is_empty() {
-                let evaluation = trainer.evaluate(&held_out)?;
-                metrics.extend(Metrics::from_iter(evaluation.metrics()));
-                outcome.evaluation = Some(evaluation);
-                watch.lap(Lane::Score, "eval")?;
-            }
-            metrics.extend(watch.metrics(tokens));
-            session.report(step, &metrics)?;
-            if saves {
-                let fill = |dir: &Path| {
-                    models::save(&dir.join("policy"), &trainer.policy().model, &base, &[])?;
-                    checkpoint::save(dir, &trainer)
-                };
-                outcome.policy = session.save(step, fill)?.join("policy");
-            }
-            verdict?;
-            session.stop_at(step)?;
-        }
-        Ok(())
+    let mut tuning = Tuning {
+        trainer,
+        samples: samples.train.iter().map(sequence).collect(),
+        held_out: samples.eval.iter().map(sequence).collect(),
+        evaluation: None,
     };
-    let ended = steps();
-    session.end(ended.map(|()| outcome))
+    let course = Course {
+        base: &base,
+        batches,
+        total,
+        eval_every: options.eval_every,
+        invariants: config.invariants,
+        checked,
+        reports: samples.reports,
+    };
+    let policy = offline::train(config, launch, opening, course, &mut tuning)?;
+    Ok(SftOutcome { policy, evaluation: tuning.evaluation })
+}
+
+/// A policy with the samples that it is to imitate.
+struct Tuning<'a> {
+    trainer: Sft<LearningModel>,
+    samples: Vec<MaskedSequence<'a>>,
+    held_out: Vec<MaskedSequence<'a>>,
+    evaluation: Option<SftEvaluation>,
+}
+
+impl Offline for Tuning<'_> {
+    type Trainer = Sft<LearningModel>;
+
+    const STAGE: &'static str = "sft";
+    const MODEL: &'static str = "policy";
+
+    fn trainer(&self) -> &Self::Trainer {
+        &self.trainer
+    }
+
+    fn model(&self) -> &torch::Model {
+        &self.trainer.policy().model
+    }
+
+    fn step(&mut self, samples: &[usize]) -> Result<Stepped> {
+        let batch: Vec<_> = samples.iter().map(|&i| self.samples[i]).collect();
+        let stats = self.trainer.step(&batch)?;
+        Ok(Stepped {
+            metrics: Metrics::from_iter(stats.metrics()),
+            skips: stats.skips,
+            tokens: batch.iter().map(|one| one.tokens.len()).sum(),
+        })
+    }
+
+    fn evaluate(&mut self) -> Result<Option<Metrics>> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let evaluation = self.trainer.evaluate(&self.held_out)?;
+        self.evaluation = Some(evaluation);
+        Ok(Some(Metrics::from_iter(evaluation.metrics())))
+    }
 }
 
 fn sequence(sample: &SftSample) -> MaskedSequence<'_> {

@@ -4,7 +4,10 @@
 use rollforge::trainer::{
     advantage::{Mean, gae, whiten},
     kl::KlEstimator,
-    loss::{RatioClip, bradley_terry, clipped_surrogate, clipped_value, entropy, log_softmax},
+    loss::{
+        RatioClip, Term, bradley_terry, clipped_surrogate, clipped_value, entropy, log_softmax,
+    },
+    preference::{dpo, ipo, orpo, robust_dpo, rpo_backward_kl, rpo_forward_kl, rpo_squared},
 };
 use serde_json::Value;
 
@@ -52,7 +55,7 @@ struct Terms {
 }
 
 impl Terms {
-    fn new(terms: impl Iterator<Item = rollforge::trainer::loss::Term>) -> Self {
+    fn new(terms: impl Iterator<Item = Term>) -> Self {
         let terms: Vec<_> = terms.collect();
         let n = terms.len() as f64;
         Self {
@@ -153,6 +156,40 @@ fn bradley_terry_with_margin_and_centring_is_that_of_trl() {
     assert_close("chosen", &by_chosen, &numbers(&case["chosen_gradient"]), F64);
     let by_rejected: Vec<f64> = column(|pair| pair.rejected).iter().map(|x| x / n).collect();
     assert_close("rejected", &by_rejected, &numbers(&case["rejected_gradient"]), F64);
+}
+
+#[test]
+fn preference_losses_are_those_of_trl_and_nemo() {
+    let case = case("preference");
+    let [beta, smoothing, gamma] = ["beta", "smoothing", "gamma"].map(|name| number(&case, name));
+    let [gaps, reward_gaps, margins] =
+        ["gap", "reward_gap", "margin"].map(|name| numbers(&case[name]));
+    let check = |name: &str, loss: &dyn Fn(usize, f64) -> Term| {
+        let terms: Vec<Term> = gaps.iter().enumerate().map(|(i, &gap)| loss(i, gap)).collect();
+        let losses: Vec<f64> = terms.iter().map(|term| term.loss).collect();
+        assert_close(name, &losses, &numbers(&case[name]["loss"]), F64);
+        let gradients: Vec<f64> = terms.iter().map(|term| term.gradient).collect();
+        assert_close(name, &gradients, &numbers(&case[name]["gradient"]), F64);
+    };
+    check("dpo", &|_, gap| dpo(gap, beta, 0.0, 0.0));
+    check("cdpo", &|_, gap| dpo(gap, beta, 0.0, smoothing));
+    check("odpo", &|i, gap| dpo(gap, beta, margins[i], 0.0));
+    check("robust", &|_, gap| robust_dpo(gap, beta, 0.0, smoothing));
+    check("ipo", &|_, gap| ipo(gap, beta));
+    check("rpo_sq", &|i, gap| rpo_squared(gap, beta, reward_gaps[i]));
+    check("rpo_fwd_kl", &|i, gap| rpo_forward_kl(gap, beta, reward_gaps[i]));
+    check("rpo_bwd_kl", &|i, gap| rpo_backward_kl(gap, beta, reward_gaps[i]));
+    check("simpo", &|_, gap| dpo(gap, beta, gamma, smoothing));
+
+    let odds = &case["orpo"];
+    let (chosen, rejected) = (numbers(&odds["chosen"]), numbers(&odds["rejected"]));
+    for (i, (&chosen, &rejected)) in chosen.iter().zip(&rejected).enumerate() {
+        let got = orpo(chosen, rejected, beta);
+        let expected = |name: &str| numbers(&odds[name])[i];
+        let expected =
+            [expected("loss"), expected("chosen_gradient"), expected("rejected_gradient")];
+        assert_close("orpo", &[got.loss, got.chosen, got.rejected], &expected, F64);
+    }
 }
 
 #[test]

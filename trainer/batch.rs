@@ -177,6 +177,15 @@ impl Plan {
         Self::assemble(sequences, mini_batches.iter().map(cut).collect())
     }
 
+    /// Takes sequences for pairs, the first and the second, the third and the fourth, ..., which make one mini-batch, and
+    /// cuts that by a token budget. The two halves of a pair stay together.
+    pub fn of_pairs(sequences: &[MaskedSequence<'_>], token_budget: usize) -> Self {
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len()).collect();
+        let pairs = pair_micro_batches(lengths.as_chunks().0, token_budget).into_iter();
+        let halves = |pairs: Vec<usize>| pairs.into_iter().flat_map(|i| [2 * i, 2 * i + 1]);
+        Self::assemble(sequences, vec![pairs.map(|pairs| halves(pairs).collect()).collect()])
+    }
+
     /// Takes mini-batches and micro-batches as they are.
     pub fn assemble(sequences: &[MaskedSequence<'_>], mini_batches: Vec<Vec<Vec<usize>>>) -> Self {
         let mut end = 0;
@@ -270,6 +279,14 @@ pub fn micro_batches(
         batches.last_mut().expect("one was pushed").push(i);
     }
     batches
+}
+
+/// Cuts pairs of sequences of these lengths into micro-batches, as [`micro_batches`] cuts sequences. Returns indices of
+/// pairs.
+pub fn pair_micro_batches(lengths: &[[usize; 2]], token_budget: usize) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..lengths.len()).collect();
+    let lengths: Vec<usize> = lengths.iter().map(|[a, b]| a + b).collect();
+    micro_batches(&all, &lengths, token_budget)
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub fn clipped_value(value: f64, old_value: f64, target: f64, clip_range: f64) -
 pub struct PairTerm {
     /// The term.
     pub loss: f64,
-    /// Its derivative with respect to the chosen completion's score.
+    /// Its derivative with respect to the chosen completion's number: its score, or its log-prob.
     pub chosen: f64,
     /// And to the rejected one's.
     pub rejected: f64,
@@ -126,12 +126,12 @@ pub fn bradley_terry(chosen: f64, rejected: f64, margin: f64, center_coef: f64) 
 }
 
 /// Returns `ln(1 + exp(x))` without overflow.
-fn softplus(x: f64) -> f64 {
+pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// Returns `1 / (1 + exp(-x))` without overflow.
-fn sigmoid(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
     if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
 }
 

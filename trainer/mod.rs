@@ -1,4 +1,4 @@
-//! Supervised fine-tuning, reward models and PPO.
+//! Supervised fine-tuning, reward models, preference optimisation and PPO.
 //!
 //! The mathematics (advantages, KL, losses, schedules, statistics) is pure functions on slices; `torch` holds the
 //! models and the optimizer; an algorithm's file reads like its box in the paper.
@@ -7,12 +7,14 @@ pub mod advantage;
 pub mod batch;
 pub mod config;
 pub mod correction;
+pub mod dpo;
 mod error;
 pub mod kl;
 pub mod learner;
 pub mod loss;
 mod phases;
 pub mod ppo;
+pub mod preference;
 pub mod reward;
 pub mod reward_model;
 pub mod schedule;

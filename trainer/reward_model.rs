@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Error,
-    batch::{PackedBatch, micro_batches},
+    batch::{PackedBatch, micro_batches, pair_micro_batches},
     config::{OptimizerConfig, RewardModelOptions, ScheduleConfig},
     learner::{ScoreLearner, ScoreModel},
     loss::bradley_terry,
@@ -222,10 +222,9 @@ fn check(pairs: &[PreferencePair<'_>]) -> Result<(), Error> {
 
 /// Cuts pairs into micro-batches; the two halves of a pair stay together.
 fn cut<'a>(pairs: &[PreferencePair<'a>], token_budget: usize) -> Vec<Vec<PreferencePair<'a>>> {
-    let lengths: Vec<usize> =
-        pairs.iter().map(|pair| pair.chosen.len() + pair.rejected.len()).collect();
-    let all: Vec<usize> = (0..pairs.len()).collect();
-    let batches = micro_batches(&all, &lengths, token_budget).into_iter();
+    let lengths: Vec<[usize; 2]> =
+        pairs.iter().map(|pair| [pair.chosen.len(), pair.rejected.len()]).collect();
+    let batches = pair_micro_batches(&lengths, token_budget).into_iter();
     batches.map(|members| members.into_iter().map(|i| pairs[i]).collect()).collect()
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     cli::{bench, demo, opening::OpeningArguments},
-    config::{PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
     model::Model,
     run::Launch,
 };
@@ -21,6 +21,11 @@ pub(in crate::cli) fn sft(_: &SftConfig, _: Launch<'_>) -> Result<Vec<String>> {
 /// Says what is missing.
 pub(in crate::cli) fn reward_model(_: &RewardModelConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge rm {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn dpo(_: &DpoConfig, _: Launch<'_>) -> Result<Vec<String>> {
+    bail!("rollforge dpo {NEEDED}")
 }
 
 /// Says what is missing.

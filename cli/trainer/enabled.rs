@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, report, signals},
-    config::{PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
@@ -42,6 +42,15 @@ pub(in crate::cli) fn reward_model(
         format!("reward model: {}", outcome.reward_model.display()),
         format!("accuracy: {:.3}", outcome.evaluation.accuracy),
     ])
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn dpo(config: &DpoConfig, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::dpo(config, launch)?;
+    let mut lines = vec![format!("policy: {}", outcome.policy.display())];
+    let held_out = outcome.evaluation.map(|evaluation| evaluation.accuracy);
+    lines.extend(held_out.map(|accuracy| format!("held-out accuracy: {accuracy:.3}")));
+    Ok(lines)
 }
 
 /// Runs the stage and says what it came to.

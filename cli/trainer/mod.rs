@@ -6,6 +6,6 @@ mod disabled;
 mod enabled;
 
 #[cfg(not(feature = "libtorch"))]
-pub(super) use disabled::{bench_ppo, bench_train, demo, logprobs, ppo, reward_model, sft};
+pub(super) use disabled::{bench_ppo, bench_train, demo, dpo, logprobs, ppo, reward_model, sft};
 #[cfg(feature = "libtorch")]
-pub(super) use enabled::{bench_ppo, bench_train, demo, logprobs, ppo, reward_model, sft};
+pub(super) use enabled::{bench_ppo, bench_train, demo, dpo, logprobs, ppo, reward_model, sft};

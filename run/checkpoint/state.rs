@@ -17,6 +17,7 @@ use crate::{
     model::{read_tensors, write_tensors},
     rollout::{Dtype, WeightVersion, Weights},
     trainer::{
+        dpo::Dpo,
         ppo::{Ppo, PpoState},
         reward_model::RewardTrainer,
         sft::Sft,
@@ -77,6 +78,26 @@ impl Resumable for Ppo<LearningModel, LearningModel> {
 }
 
 impl Resumable for Sft<LearningModel> {
+    type State = Steps;
+
+    fn state(&self) -> Steps {
+        Steps { steps: self.steps() }
+    }
+
+    fn resume(&mut self, state: Steps) {
+        self.resume_at(state.steps);
+    }
+
+    fn learners(&self) -> Vec<(&'static str, &LearningModel)> {
+        vec![("policy", self.policy())]
+    }
+
+    fn restore_learners(&mut self, restore: Restore<'_>) -> Result<()> {
+        restore("policy", self.policy_mut())
+    }
+}
+
+impl Resumable for Dpo<LearningModel> {
     type State = Steps;
 
     fn state(&self) -> Steps {

@@ -1,4 +1,4 @@
-//! The invariants of runs that take one optimizer step at a time: `sft` and `rm`.
+//! The invariants of runs that take one optimizer step at a time: `sft`, `rm` and `dpo`.
 
 use anyhow::Result;
 

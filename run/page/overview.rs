@@ -11,13 +11,14 @@ use serde::Serialize;
 use super::{journal::Journal, watched::Watched};
 
 /// The tables that tell a configuration's stage.
-const STAGES: [(&str, &str); 3] = [("ppo", "ppo"), ("sft", "sft"), ("reward_model", "rm")];
+const STAGES: [(&str, &str); 4] =
+    [("ppo", "ppo"), ("sft", "sft"), ("reward_model", "rm"), ("dpo", "dpo")];
 
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Head {
     name: String,
-    /// "ppo", "sft", "rm"; nothing where the configuration is missing.
+    /// "ppo", "sft", "rm", "dpo"; nothing where the configuration is missing.
     stage: Option<&'static str>,
     state: State,
     /// Why it stopped.

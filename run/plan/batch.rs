@@ -2,7 +2,7 @@
 
 use crate::{
     data::{PairSample, PromptSample, SftSample},
-    trainer::batch::micro_batches,
+    trainer::batch::{micro_batches, pair_micro_batches},
 };
 
 /// A micro-batch, as far as memory is concerned.
@@ -25,9 +25,7 @@ pub struct Length {
 
 impl Length {
     pub(in crate::run) fn of_text(sample: &SftSample) -> Self {
-        // The first token is predicted from nothing.
-        let rows = sample.loss_mask.iter().skip(1).filter(|&&counts| counts).count();
-        Self { tokens: sample.tokens.len(), rows }
+        Self::of_mask(&sample.loss_mask)
     }
 
     pub(in crate::run) fn of_prompt(sample: &PromptSample) -> Self {
@@ -35,7 +33,18 @@ impl Length {
     }
 
     pub(in crate::run) fn of_pair(sample: &PairSample) -> [Self; 2] {
-        [&sample.chosen, &sample.rejected].map(|half| Self { tokens: half.len(), rows: 1 })
+        [&sample.chosen_mask, &sample.rejected_mask].map(|mask| Self::of_mask(mask))
+    }
+
+    fn of_mask(mask: &[bool]) -> Self {
+        // The first token is predicted from nothing.
+        let rows = mask.iter().skip(1).filter(|&&counts| counts).count();
+        Self { tokens: mask.len(), rows }
+    }
+
+    /// Returns the same of a model that scores: it does so at the last token.
+    pub(super) fn scored(self) -> Self {
+        Self { rows: 1, ..self }
     }
 }
 
@@ -64,13 +73,12 @@ impl Batch {
             .collect()
     }
 
-    /// Returns the micro-batches into which pairs fall; the two halves of a pair stay together, and each has one row.
+    /// Returns the micro-batches into which pairs fall; the two halves of a pair stay together.
     pub(super) fn cut_pairs(pairs: &[[Length; 2]], budget: usize) -> Vec<Self> {
-        let all: Vec<usize> = (0..pairs.len()).collect();
-        let tokens: Vec<usize> = pairs.iter().map(|[a, b]| a.tokens + b.tokens).collect();
-        let halves = |i: usize| pairs[i].map(|half| Length { rows: 1, ..half });
-        let members = micro_batches(&all, &tokens, budget).into_iter();
-        members.map(|members| Self::of(members.into_iter().flat_map(halves))).collect()
+        let tokens: Vec<[usize; 2]> =
+            pairs.iter().map(|pair| pair.map(|half| half.tokens)).collect();
+        let members = pair_micro_batches(&tokens, budget).into_iter();
+        members.map(|members| Self::of(members.into_iter().flat_map(|i| pairs[i]))).collect()
     }
 
     /// Returns the most of each.

@@ -21,7 +21,7 @@ pub struct Facts {
     pub(super) reference: Option<ModelSpec>,
     /// That of the reward model.
     pub(super) reward: Option<ModelSpec>,
-    /// How long the samples are: a prompt each for PPO, chosen and rejected in turn for a reward model.
+    /// How long the samples are: a prompt each for PPO, chosen and rejected in turn where pairs are learned from.
     pub(super) lengths: Vec<Length>,
     /// What the samples take.
     pub(super) data: u64,

@@ -22,7 +22,7 @@ pub struct Phase {
 /// What a run takes, before it is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// `sft`, `rm` or `ppo`.
+    /// `sft`, `rm`, `dpo` or `ppo`.
     pub stage: &'static str,
     /// The trainer's device, as the configuration names it.
     pub device: String,
@@ -101,9 +101,20 @@ impl Phases {
 
     /// Adds a phase in which passes are made.
     pub(super) fn add_pass(&mut self, name: &'static str, taken: Taken) {
+        self.add_pass_beside(name, taken, &[]);
+    }
+
+    /// Adds a phase in which passes are made, with what the trainer holds besides only now.
+    pub(super) fn add_pass_beside(
+        &mut self,
+        name: &'static str,
+        taken: Taken,
+        beside: &[(Part, u64)],
+    ) {
         self.keep_room(taken);
         let now = if self.on_gpu { taken } else { Taken::default() };
-        self.add(name, &[(Part::Activations, now.activations), (Part::Logits, now.logits)]);
+        let passes = [(Part::Activations, now.activations), (Part::Logits, now.logits)];
+        self.add(name, &[&passes, beside].concat());
     }
 
     /// Keeps what passes take, where it stays when they are over: on the host.

@@ -1,15 +1,16 @@
-//! The memory plans of supervised fine-tuning and of reward model training: one model that learns.
+//! The memory plans of supervised fine-tuning, reward model training and preference optimisation: one model that learns.
 
 use super::{
     Change, Facts, MemoryPlan, Planned,
     batch::{Batch, Length},
+    facts,
     ledger::Part,
     model::PlannedModel,
     phase::Phases,
 };
 use crate::{
-    config::{ComputeDtype, ModelConfig, RewardModelConfig, SftConfig},
-    data::{PairSample, SftSample, pack},
+    config::{ComputeDtype, DpoConfig, RewardModelConfig, SftConfig},
+    data::{DataConfig, PairSample, SftSample, pack},
     model::Head,
     run::batches::Batches,
     trainer::config::Device,
@@ -50,15 +51,21 @@ impl Planned for SftConfig {
                     .collect()
             });
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
-        let learner = learner((&self.model, self.device), Head::LanguageModel, facts);
-        plan("sft", (self.device, batch), &learner, facts)
+        let Self { model, device, .. } = self;
+        let how = (model.dtype, model.activation_checkpointing, *device);
+        let learner = learner(how, Head::LanguageModel, facts);
+        let mut phases = begin(&learner, *device, facts);
+        train(&learner, batch, &mut phases);
+        MemoryPlan::new("sft", *device, batch, phases)
     }
 
     fn changes(&self) -> Vec<Change<Self>> {
-        let model = |config: &mut Self, change| change_model(&mut config.model, change);
-        let budget = |config: &mut Self, tokens| config.sft.micro_batch_tokens = tokens;
-        let now = (&self.model, self.sft.micro_batch_tokens, self.data.max_tokens);
-        changes(self, now, "sft", (model, budget))
+        let longest = self.data.max_tokens;
+        changes(self, ("sft", longest), |config| Knobs {
+            checkpointing: &mut config.model.activation_checkpointing,
+            dtype: &mut config.model.dtype,
+            budget: &mut config.sft.micro_batch_tokens,
+        })
     }
 }
 
@@ -74,51 +81,151 @@ impl Planned for RewardModelConfig {
 
     fn plan(&self, facts: &Facts) -> MemoryPlan {
         let options = &self.reward_model;
-        let pairs: Vec<[Length; 2]> = facts.lengths.as_chunks().0.to_vec();
-        let mut batches = Batches::new(&self.data, self.seed, pairs.len(), options.batch_size);
-        let steps = batches.total(options.epochs, options.max_steps);
-        let micro_batches =
-            (0..steps.min(MOST_SAMPLES / options.batch_size as u64 + 1)).flat_map(|_| {
-                let pairs: Vec<[Length; 2]> =
-                    batches.deal().into_iter().map(|i| pairs[i]).collect();
-                Batch::cut_pairs(&pairs, options.micro_batch_tokens)
-            });
+        let lengths = facts.lengths.iter().map(|length| length.scored()).collect();
+        let pairs = Pairs { data: &self.data, seed: self.seed, lengths };
+        let steps = (options.batch_size, options.epochs, options.max_steps);
+        let micro_batches = pairs.micro_batches(steps, options.micro_batch_tokens);
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
-        let learner = learner((&self.model, self.device), Head::Score, facts);
-        plan("rm", (self.device, batch), &learner, facts)
+        let Self { model, device, .. } = self;
+        let how = (model.dtype, model.activation_checkpointing, *device);
+        let learner = learner(how, Head::Score, facts);
+        let mut phases = begin(&learner, *device, facts);
+        train(&learner, batch, &mut phases);
+        MemoryPlan::new("rm", *device, batch, phases)
     }
 
     fn changes(&self) -> Vec<Change<Self>> {
-        let model = |config: &mut Self, change| change_model(&mut config.model, change);
-        let budget = |config: &mut Self, tokens| config.reward_model.micro_batch_tokens = tokens;
-        let now = (&self.model, self.reward_model.micro_batch_tokens, 2 * self.data.max_tokens);
-        changes(self, now, "reward_model", (model, budget))
+        let longest = 2 * self.data.max_tokens;
+        changes(self, ("reward_model", longest), |config| Knobs {
+            checkpointing: &mut config.model.activation_checkpointing,
+            dtype: &mut config.model.dtype,
+            budget: &mut config.reward_model.micro_batch_tokens,
+        })
     }
 }
 
-fn learner((config, device): (&ModelConfig, Device), head: Head, facts: &Facts) -> PlannedModel {
+impl Planned for DpoConfig {
+    fn facts(&self) -> anyhow::Result<Facts> {
+        let facts = Facts::assume(&self.model.path, &self.data, 2 * self.dpo.batch_size)?;
+        let reference = self.other_reference().map(facts::shape).transpose()?;
+        Ok(Facts { reference, ..facts })
+    }
+
+    fn lengths(&self) -> anyhow::Result<Vec<Length>> {
+        let samples = super::samples::<PairSample>(&self.model.path, &self.data)?;
+        Ok(samples.iter().flat_map(Length::of_pair).collect())
+    }
+
+    fn plan(&self, facts: &Facts) -> MemoryPlan {
+        let options = &self.dpo;
+        let pairs = Pairs { data: &self.data, seed: self.seed, lengths: facts.lengths.clone() };
+        let steps = (options.batch_size, options.epochs, options.max_steps);
+        let micro_batches = pairs.micro_batches(steps, options.micro_batch_tokens);
+        let batch = super::widest(micro_batches, (self.device, &facts.policy));
+        let Self { model, device, .. } = self;
+        let how = (model.dtype, model.activation_checkpointing, *device);
+        let learner = learner(how, Head::LanguageModel, facts);
+        let mut phases = Phases::new(*device, facts.process);
+        phases.keep(Part::MappedFiles, learner.file_bytes());
+        phases.keep(Part::Data, facts.data);
+        if let Some(reference) = &facts.reference {
+            // It is gone before the policy is loaded.
+            let frozen = PlannedModel {
+                spec: reference.with_head(Head::LanguageModel),
+                file: reference.dtype,
+                checkpointing: false,
+                frozen: true,
+                ..learner.clone()
+            };
+            let there =
+                [(Part::MappedFiles, frozen.file_bytes()), (Part::Weights, frozen.weights())];
+            phases.add("load reference", &[there[0], there[1], (Part::Copies, frozen.loading())]);
+            score(&frozen, batch, &there, &mut phases);
+        }
+        load(&learner, &mut phases);
+        if options.loss.has_reference() && facts.reference.is_none() {
+            score(&learner, batch, &[], &mut phases);
+        }
+        train(&learner, batch, &mut phases);
+        MemoryPlan::new("dpo", *device, batch, phases)
+    }
+
+    fn changes(&self) -> Vec<Change<Self>> {
+        let longest = 2 * self.data.max_tokens;
+        changes(self, ("dpo", longest), |config| Knobs {
+            checkpointing: &mut config.model.activation_checkpointing,
+            dtype: &mut config.model.dtype,
+            budget: &mut config.dpo.micro_batch_tokens,
+        })
+    }
+}
+
+/// Pairs, and the order in which they are dealt.
+struct Pairs<'a> {
+    data: &'a DataConfig,
+    seed: u64,
+    /// Of chosen and rejected in turn.
+    lengths: Vec<Length>,
+}
+
+impl Pairs<'_> {
+    /// Returns the micro-batches of a run of so many pairs a step, epochs, and steps at most.
+    fn micro_batches(
+        &self,
+        (batch_size, epochs, max_steps): (usize, usize, u64),
+        budget: usize,
+    ) -> impl Iterator<Item = Batch> {
+        let pairs: &[[Length; 2]] = self.lengths.as_chunks().0;
+        let mut batches = Batches::new(self.data, self.seed, pairs.len(), batch_size);
+        let steps = batches.total(epochs, max_steps).min(MOST_SAMPLES / batch_size as u64 + 1);
+        (0..steps).flat_map(move |_| {
+            let pairs: Vec<[Length; 2]> = batches.deal().into_iter().map(|i| pairs[i]).collect();
+            Batch::cut_pairs(&pairs, budget)
+        })
+    }
+}
+
+fn learner(
+    (dtype, checkpointing, device): (ComputeDtype, bool, Device),
+    head: Head,
+    facts: &Facts,
+) -> PlannedModel {
     PlannedModel {
         spec: facts.policy.with_head(head),
         file: facts.policy.dtype,
-        compute: config.dtype.into(),
-        checkpointing: config.activation_checkpointing,
+        compute: dtype.into(),
+        checkpointing,
         frozen: false,
         on_host: device == Device::Cpu,
     }
 }
 
-fn plan(
-    stage: &'static str,
-    (device, batch): (Device, Batch),
-    learner: &PlannedModel,
-    facts: &Facts,
-) -> MemoryPlan {
+/// Enters what a run holds from its start, and the phase in which its model is loaded.
+fn begin(learner: &PlannedModel, device: Device, facts: &Facts) -> Phases {
     let mut phases = Phases::new(device, facts.process);
     phases.keep(Part::MappedFiles, learner.file_bytes());
     phases.keep(Part::Data, facts.data);
-    learner.load_into(&mut phases);
+    load(learner, &mut phases);
+    phases
+}
+
+fn load(learner: &PlannedModel, phases: &mut Phases) {
+    learner.load_into(phases);
     phases.add("load", &[(Part::Copies, learner.loading())]);
-    learner.learn_in(&mut phases);
+}
+
+/// Adds the phase in which a reference's log-probs are computed, and what is there beside only now.
+fn score(model: &PlannedModel, batch: Batch, beside: &[(Part, u64)], phases: &mut Phases) {
+    let taken = match model.on_host {
+        true => model.scoring_room(batch).taken(),
+        false => model.forward(batch),
+    };
+    phases.add_pass_beside("reference", taken, beside);
+}
+
+/// Adds the phases of an optimizer step and of a checkpoint.
+fn train(learner: &PlannedModel, batch: Batch, phases: &mut Phases) {
+    learner.learn_in(phases);
     let update = match learner.on_host {
         true => learner.training_room(batch).taken(),
         false => learner.train(batch, COPIES),
@@ -126,47 +233,41 @@ fn plan(
     phases.add_pass("update", update);
     phases.add("optimizer", &[(Part::Copies, learner.stepping())]);
     phases.add("checkpoint", &[(Part::Copies, learner.saving())]);
-    MemoryPlan::new(stage, device, batch, phases)
 }
 
-/// What can be changed about a model.
-#[derive(Clone, Copy)]
-enum ModelChange {
-    Checkpointing,
-    Bf16,
+/// What can be changed.
+struct Knobs<'a> {
+    checkpointing: &'a mut bool,
+    dtype: &'a mut ComputeDtype,
+    /// Tokens of a micro-batch.
+    budget: &'a mut usize,
 }
 
-fn change_model(model: &mut ModelConfig, change: ModelChange) {
-    match change {
-        ModelChange::Checkpointing => model.activation_checkpointing = true,
-        ModelChange::Bf16 => model.dtype = ComputeDtype::Bf16,
-    }
-}
-
-/// Lists what can be changed, the cheapest first.
+/// Lists what can be changed, the cheapest first. `longest` is how long a sample may be.
 fn changes<C: Clone>(
     config: &C,
-    (model, budget, longest): (&ModelConfig, usize, usize),
-    section: &str,
-    (set_model, set_budget): (impl Fn(&mut C, ModelChange), impl Fn(&mut C, usize)),
+    (section, longest): (&str, usize),
+    knobs: impl Fn(&mut C) -> Knobs<'_>,
 ) -> Vec<Change<C>> {
     let mut changes = Vec::new();
-    let mut change = |text: String, set: &dyn Fn(&mut C)| {
+    let mut change = |text: String, set: &dyn Fn(Knobs<'_>)| {
         let mut config = config.clone();
-        set(&mut config);
+        set(knobs(&mut config));
         changes.push(Change { text, config });
     };
-    if !model.activation_checkpointing {
+    let mut now = config.clone();
+    let Knobs { checkpointing, dtype, budget } = knobs(&mut now);
+    if !*checkpointing {
         let text = "model.activation_checkpointing = true".into();
-        change(text, &|config| set_model(config, ModelChange::Checkpointing));
+        change(text, &|knobs| *knobs.checkpointing = true);
     }
-    for tokens in super::halves(budget, longest) {
+    for tokens in super::halves(*budget, longest) {
         let text = format!("{section}.micro_batch_tokens = {tokens}");
-        change(text, &|config| set_budget(config, tokens));
+        change(text, &|knobs| *knobs.budget = tokens);
     }
-    if model.dtype == ComputeDtype::F32 {
+    if *dtype == ComputeDtype::F32 {
         let text = "model.dtype = \"bf16\"".into();
-        change(text, &|config| set_model(config, ModelChange::Bf16));
+        change(text, &|knobs| *knobs.dtype = ComputeDtype::Bf16);
     }
     changes
 }

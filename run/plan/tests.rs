@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    config::{self, MemoryConfig, PpoConfig, SftConfig},
+    config::{self, DpoConfig, MemoryConfig, PpoConfig, SftConfig},
     model::{Family, Head},
     rollout::Dtype,
 };
@@ -274,6 +274,33 @@ fn an_engine_that_runs_beside_the_trainer_has_two_copies_of_the_weights() {
         let copy = 2 * PARAMETERS;
         (copy, copy)
     });
+}
+
+#[test]
+fn a_reference_is_never_there_beside_the_policy() {
+    let dpo = |more: &str, reference: Option<ModelSpec>| {
+        let config: DpoConfig = parsed(more);
+        config.plan(&Facts { reference, ..facts(vec![Length { tokens: 16, rows: 9 }; 8]) })
+    };
+    let names = |plan: &MemoryPlan| plan.phases.iter().map(|phase| phase.name).collect::<Vec<_>>();
+    let trained = ["update", "optimizer", "checkpoint"];
+    // The policy as it starts is its own reference: nothing but what a pass takes comes on top.
+    let own = dpo("", None);
+    assert_eq!(names(&own), [&["load", "reference"], &trained[..]].concat());
+    assert_eq!(of(&own, "reference", Part::Weights), 4 * PARAMETERS);
+    assert_eq!(of(&own, "update", Part::Weights), 4 * PARAMETERS);
+    assert!(of(&own, "reference", Part::Activations) > 0);
+    let batch = Batch { tokens: 8 * 16, grid: 8 * 16, rows: 8 * 9 };
+    let training = host_learner(Dtype::F32, false).training_room(batch).taken();
+    assert_eq!(of(&own, "update", Part::Activations), training.activations);
+    // Another one is gone before the policy comes.
+    let other = dpo("model.reference = 'other'\n", Some(spec()));
+    assert_eq!(names(&other), [&["load reference", "reference", "load"], &trained[..]].concat());
+    assert_eq!(of(&other, "reference", Part::Weights), 4 * PARAMETERS);
+    assert_eq!(of(&other, "load", Part::Weights), 4 * PARAMETERS);
+    assert_eq!(other.peak(), own.peak());
+    // Some losses have none.
+    assert_eq!(names(&dpo("dpo.loss = 'orpo'\n", None)), [&["load"], &trained[..]].concat());
 }
 
 #[test]

@@ -365,6 +365,7 @@ fn every_example_is_a_valid_configuration() {
         ("ppo", "demo/ppo"),
         ("ppo", "reverse"),
         ("sft", "reverse_sft"),
+        ("dpo", "reverse_dpo"),
         ("ppo", "reverse_sparse"),
     ] {
         answer(&["config", "check", kind, text(&examples.join(name).with_extension("toml"))]);

@@ -105,6 +105,43 @@ def bradley_terry():
                  chosen_gradient=by_chosen, rejected_gradient=by_rejected)
 
 
+def preference():
+    """dpo_trainer.py: loss types sigmoid, exo_pair's weighted form (as label smoothing in cpo_trainer.py), robust and ipo, of
+    log-probs that are sums or means; cpo_trainer.py: simpo; orpo_trainer.py: `log1mexp` is TRL's own, `odds_ratio_loss` and
+    the loss around it are transcribed. NeMo-Aligner's rpo_* losses by torch's kl_div, with autograd."""
+    from trl.experimental.orpo.orpo_trainer import log1mexp
+
+    logsigmoid = torch.nn.functional.logsigmoid
+    beta, smoothing, gamma, margin = 0.3, 0.1, 0.7, rounded(16).abs()
+    gap, reward_gap = rounded(16, scale=8.0).requires_grad_(), rounded(16, scale=2.0)
+    x = beta * gap
+    known, ours = ([logsigmoid(z), logsigmoid(-z)] for z in (reward_gap, x))
+    kl = lambda p, q: sum(torch.nn.functional.kl_div(b, a, reduction="none", log_target=True) for a, b in zip(p, q))
+    clean, flipped = -(1 - smoothing) * logsigmoid(x), -smoothing * logsigmoid(-x)
+    shifted = gap - gamma / beta
+    losses = {
+        "dpo": -logsigmoid(x),
+        "cdpo": clean + flipped,
+        "odpo": -logsigmoid(x - margin),
+        "robust": (clean - flipped) / (1 - 2 * smoothing),
+        "ipo": (gap - 1 / (2 * beta)) ** 2,
+        "rpo_sq": (x - reward_gap) ** 2,
+        "rpo_fwd_kl": kl(ours, known),
+        "rpo_bwd_kl": kl(known, ours),
+        "simpo": -logsigmoid(beta * shifted) * (1 - smoothing) - logsigmoid(-beta * shifted) * smoothing,
+    }
+    result = lists(gap=gap, reward_gap=reward_gap, margin=margin, beta=beta, smoothing=smoothing, gamma=gamma)
+    for name, loss in losses.items():
+        slope, = torch.autograd.grad(loss.sum(), [gap], retain_graph=True)
+        result[name] = lists(loss=loss, gradient=slope)
+    chosen, rejected = ((-rounded(16).abs() - 0.01).float().double().requires_grad_() for _ in range(2))
+    log_odds = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))
+    loss = -chosen - beta * logsigmoid(log_odds)
+    by_chosen, by_rejected = gradient(loss.sum(), [chosen, rejected])
+    return result | {"orpo": lists(chosen=chosen, rejected=rejected, loss=loss, chosen_gradient=by_chosen,
+                                   rejected_gradient=by_rejected)}
+
+
 def cross_entropy():
     """ppo_trainer.py: log-probs and entropy at a temperature (without its 1e-7), and torch's cross-entropy."""
     logits, temperature = rounded(6, 11, scale=3.0).requires_grad_(), 0.7
@@ -126,6 +163,7 @@ cases = {
     "kl": kl(),
     "bradley_terry": bradley_terry(),
     "cross_entropy": cross_entropy(),
+    "preference": preference(),
 }
 text = ",\n".join(f" {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items())
 (pathlib.Path(__file__).parent / "losses.json").write_text("{\n" + text + "\n}\n")

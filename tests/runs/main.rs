@@ -7,6 +7,7 @@
 mod world;
 
 mod correction;
+mod dpo;
 mod faults;
 mod modes;
 mod page;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rollforge::{
-    config::{PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
     run::{
         self, Earlier, Launch, Metrics, Observer, Signal, Silent, Stop,
         record::{EntryKind, Journal, Lane, Ratios, Trace},
@@ -76,7 +76,12 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
     run::reward_model(&config, launch(&mut Silent)).unwrap();
     check_names("Reward model", &world.metrics("rm"));
 
-    for (run, lanes) in [("sft", 3), ("rm", 3)] {
+    let more = "data.train = 'pairs.jsonl'\ndata.eval = 'pairs.jsonl'\ndpo.max_steps = 2\n";
+    let config = world.config::<DpoConfig>("dpo", "model", more);
+    run::dpo(&config, launch(&mut Silent)).unwrap();
+    check_names("Preference optimisation", &world.metrics("dpo"));
+
+    for (run, lanes) in [("sft", 3), ("rm", 3), ("dpo", 3)] {
         let starts = Trace::read(&world.path(run)).unwrap();
         let lanes_seen: BTreeSet<Lane> = starts[0].iter().map(|span| span.lane).collect();
         assert_eq!(lanes_seen.len(), lanes, "{run}: {lanes_seen:?}");

@@ -51,7 +51,7 @@ impl Observer for StopsAt {
 }
 
 /// Runs until so many steps are over, and returns how the run says that it stopped.
-fn stopped<T: std::fmt::Debug>(
+pub(super) fn stopped<T: std::fmt::Debug>(
     step: u64,
     run: impl FnOnce(Launch<'_>) -> anyhow::Result<T>,
 ) -> Stopped {

@@ -6,6 +6,7 @@
 
 mod correction;
 mod device;
+mod dpo;
 mod optimizer;
 mod ppo;
 mod reward_model;
@@ -14,6 +15,7 @@ mod sft;
 
 pub use correction::{Apply, BoundRule, CorrectionOptions, RatioLevel};
 pub use device::Device;
+pub use dpo::{DpoOptions, PreferenceLoss};
 pub use optimizer::OptimizerConfig;
 pub use ppo::{
     KlPlace, LogprobTemperature, OldLogprobs, PpoOptions, PpoPreset, ScoreNormalization, ValueInit,
@@ -74,6 +76,7 @@ mod tests {
         ScheduleConfig::default().validate().unwrap();
         SftOptions::default().validate().unwrap();
         RewardModelOptions::default().validate().unwrap();
+        DpoOptions::default().validate().unwrap();
         PpoOptions::default().validate().unwrap();
     }
 
@@ -86,6 +89,7 @@ mod tests {
             toml::from_str::<RewardModelOptions>("").unwrap(),
             RewardModelOptions::default()
         );
+        assert_eq!(toml::from_str::<DpoOptions>("").unwrap(), DpoOptions::default());
         assert_eq!(toml::from_str::<PpoOptions>("").unwrap(), PpoOptions::default());
     }
 
