@@ -236,6 +236,15 @@ impl Product for Avx512Bf16 {
     }
 
     #[inline(always)]
+    fn splat(self, from: &[bf16]) -> __m512bh {
+        let pair = i32::from(from[1].to_bits()) << 16 | i32::from(from[0].to_bits());
+        // SAFETY: `detect` found AVX-512 F.
+        let bits = unsafe { _mm512_set1_epi32(pair) };
+        // SAFETY: both types are 64 plain bytes.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+    }
+
+    #[inline(always)]
     fn mul_add(self, x: __m512bh, w: __m512bh, sum: __m512) -> __m512 {
         // SAFETY: `detect` found AVX-512 BF16.
         unsafe { _mm512_dpbf16_ps(sum, x, w) }

@@ -78,6 +78,8 @@ pub(crate) trait Product: Copy {
 
     fn simd(self) -> Self::Simd;
     fn load(self, from: &Self::Chunk) -> Self::Operand;
+    /// The first of `from` in every lane: as many as a lane takes.
+    fn splat(self, from: &[Self::Number]) -> Self::Operand;
     fn mul_add(self, x: Self::Operand, w: Self::Operand, sum: Vector<Self>) -> Vector<Self>;
 }
 
@@ -194,6 +196,11 @@ impl<S: Simd> Product for Plain<S> {
     }
 
     #[inline(always)]
+    fn splat(self, from: &[f32]) -> S::Vector {
+        self.0.splat(from[0])
+    }
+
+    #[inline(always)]
     fn mul_add(self, x: S::Vector, w: S::Vector, sum: S::Vector) -> S::Vector {
         self.0.mul_add(x, w, sum)
     }
@@ -217,6 +224,11 @@ impl<S: Simd> Product for Widened<S> {
     #[inline(always)]
     fn load(self, from: &S::HalfChunk) -> S::Vector {
         self.0.widen(from)
+    }
+
+    #[inline(always)]
+    fn splat(self, from: &[bf16]) -> S::Vector {
+        self.0.splat(from[0].wide())
     }
 
     #[inline(always)]

@@ -6,10 +6,10 @@ use crate::{
     model::ModelSpec,
 };
 
-use super::kernels::Cached;
+use super::kernels::{Cached, StoreKey};
 use crate::simd::{Element, Kernels, Narrow};
 
-/// The paged KV cache, `[block, kv_head, position in block, head_dim]` per layer, for keys and for values.
+/// The paged KV cache: `[block, kv_head]` per layer of what the kernels keep of keys and of values.
 #[derive(Debug)]
 pub(super) struct KvCache<E> {
     layers: Vec<[Vec<E>; 2]>,
@@ -48,14 +48,17 @@ impl<E: Element> KvCache<E> {
         at: (BlockId, usize),
         [key, value]: [&[f32]; 2],
     ) {
-        let first = at.0.0 as usize * self.kv_heads * self.block_size + at.1;
+        let Self { kv_heads, head_dim, block_size, .. } = *self;
+        let size = block_size * head_dim;
+        let (first, position) = (at.0.0 as usize * kv_heads * size, at.1);
         let [keys, values] = &mut self.layers[layer];
-        for (numbers, new) in [(keys, key), (values, value)] {
-            for (head, from) in new.chunks_exact(self.head_dim).enumerate() {
-                let start = (first + head * self.block_size) * self.head_dim;
-                let to = &mut numbers[start..][..self.head_dim];
-                kernels.run(Narrow { from, to });
-            }
+        let pairs = key.chunks_exact(head_dim).zip(value.chunks_exact(head_dim));
+        for (head, (key, value)) in pairs.enumerate() {
+            let start = first + head * size;
+            let block = &mut keys[start..][..size];
+            kernels.run(StoreKey { key, position, block_size, block });
+            let to = &mut values[start + position * head_dim..][..head_dim];
+            kernels.run(Narrow { from: value, to });
         }
     }
 

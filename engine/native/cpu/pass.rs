@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    kernels::{Attend, AttentionShape, GateUp, Linear, Linears, Rotate, Scratch},
+    kernels::{Attention, AttentionShape, GateUp, Linear, Linears, Rotate, Scratch},
     kv::KvCache,
     layers::{Layer, Layers, LinearTensors, numbers},
     rotary::Rotary,
@@ -230,36 +230,14 @@ impl<E: Element> Pass<'_, E> {
         };
         let Workspace { tokens, qkv, attended, scratch, .. } = &mut *self.work;
         attended.resize(tokens.len() * spec.q_size(), E::zeroed());
-        let width = spec.q_size() + 2 * spec.kv_size();
-        let unit = shape.group * shape.head_dim;
-        let units = tokens.len() * shape.kv_heads;
-        let per_task = units.div_ceil(8 * self.team.threads());
-        let (cached, kernels, sequences) = (self.cache.layer(index), self.kernels, self.sequences);
-        self.team.pieces(attended, per_task * unit, |thread, index, out| {
-            let mut scratch = scratch[thread].lock().expect("no task panics with the lock");
-            for (offset, out) in out.chunks_exact_mut(unit).enumerate() {
-                let (row, kv_head) = div_rem(index * per_task + offset, shape.kv_heads);
-                let Token { sequence, position, .. } = tokens[row];
-                let queries = &qkv[row * width + kv_head * unit..][..unit];
-                let blocks = sequences[sequence].blocks;
-                let scratch = &mut scratch;
-                kernels.run(Attend {
-                    shape,
-                    cached,
-                    blocks,
-                    position,
-                    kv_head,
-                    queries,
-                    scratch,
-                    out,
-                });
-            }
-        });
+        let cached = self.cache.layer(index);
+        let attention = Attention { shape, cached, queries: qkv, tokens: tokens.len() };
+        let seen = |token: usize| {
+            let Token { sequence, position, .. } = tokens[token];
+            (self.sequences[sequence].blocks, position)
+        };
+        self.kernels.attend(self.team, attention, seen, scratch, attended);
     }
-}
-
-fn div_rem(a: usize, b: usize) -> (usize, usize) {
-    (a / b, a % b)
 }
 
 /// Returns how many numbers one task takes: whole rows, and not too few.

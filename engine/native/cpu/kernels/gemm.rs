@@ -16,7 +16,7 @@ pub(crate) const COLUMN_BLOCK: usize = 16;
 /// Bytes of activations that stay in the second-level cache while the columns pass by.
 const CACHED_ACTIVATIONS: usize = 192 * 1024;
 /// Bytes that memory gives at a time.
-pub(crate) const LINE: usize = 64;
+const LINE: usize = 64;
 
 /// A piece of work for one thread: some columns of the product, for all rows.
 pub(crate) struct Gemm<'a, E> {
@@ -55,7 +55,7 @@ impl<E: Element> Op for Gemm<'_, E> {
 
 /// Computes the product block by block.
 #[inline(always)]
-pub(crate) fn multiply<P: Product<Number: Element>>(product: P, gemm: &Gemm<'_, P::Number>) {
+fn multiply<P: Product<Number: Element>>(product: P, gemm: &Gemm<'_, P::Number>) {
     let (rows, columns) = (gemm.x.len() / gemm.depth, gemm.w.len() / gemm.depth);
     let row_bytes = gemm.depth * size_of::<P::Number>();
     let row_block = (CACHED_ACTIVATIONS / row_bytes).max(1).next_multiple_of(3);

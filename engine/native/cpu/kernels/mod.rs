@@ -8,7 +8,7 @@ mod roofline;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attention::{Attend, AttentionShape, Cached, Scratch};
+pub(crate) use attention::{Attention, AttentionShape, Cached, Scratch, StoreKey};
 pub(crate) use linear::{GateUp, Linear, Linears};
 pub(crate) use pointwise::Rotate;
 pub use roofline::Roofline;
