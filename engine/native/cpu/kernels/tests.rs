@@ -1,13 +1,18 @@
 //! Every instruction set against plain sums in f64, on shapes that no register divides.
 
+use std::sync::Mutex;
+
 use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
+    engine::native::BlockId,
     ffi::team::Team,
-    simd::{Element, KernelChoice, Kernels, Op, Set, Simd, chunks, chunks_mut, padded, unpad},
+    simd::{
+        Element, KernelChoice, Kernels, Narrow, Op, Set, Simd, chunks, chunks_mut, padded, unpad,
+    },
 };
 
 /// Returns every set this processor has.
@@ -150,4 +155,98 @@ fn the_end_after_the_last_whole_chunk_is_padded_with_zeros_and_put_back() {
     assert_eq!(padded::<f32, [f32; 3]>(&numbers), None);
     unpad(&[7.0f32, 8.0, 9.0, 9.0], &mut numbers);
     assert_eq!(numbers, [1.0, 2.0, 3.0, 4.0, 7.0, 8.0]);
+}
+
+/// What a sequence's tokens hold, `[token, kv_heads (· group), head_dim]` each.
+struct Heads {
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// The most that a bf16 number is off, relative to the number.
+const BF16: f64 = 1.0 / 256.0;
+
+#[test]
+fn attention_agrees_with_f64_whatever_fills_the_registers() {
+    let tokens = 150;
+    // Blocks of one register, of several, of less than one, and of some and a rest; dimensions likewise.
+    for (block_size, head_dim) in [(16, 64), (32, 16), (5, 6), (24, 80), (150, 40)] {
+        for (group, window) in [(1, usize::MAX), (2, 37), (3, usize::MAX), (6, 90)] {
+            let shape = AttentionShape { group, kv_heads: 2, head_dim, block_size, window };
+            let size = tokens * shape.kv_heads * head_dim;
+            let [queries, keys, values] = [(1, group), (2, 1), (3, 1)]
+                .map(|(seed, heads)| random(size * heads, seed).iter().map(|x| 2.0 * x).collect());
+            let heads = Heads { queries, keys, values };
+            let expected = attended(shape, &heads, tokens);
+            for set in sets() {
+                attention::<f32>(set, shape, &heads, (&expected, 1e-5));
+                attention::<bf16>(set, shape, &heads, (&expected, 1e-5 + 2.0 * BF16));
+            }
+        }
+    }
+}
+
+/// Attention as its definition has it.
+fn attended(shape: AttentionShape, heads: &Heads, tokens: usize) -> Vec<f64> {
+    let AttentionShape { group, kv_heads, head_dim, window, .. } = shape;
+    let of = |numbers: &[f32], row: usize| -> Vec<f64> {
+        numbers[row * head_dim..][..head_dim].iter().map(|x| f64::from(*x)).collect()
+    };
+    let mut out = Vec::new();
+    for (token, head) in (0..tokens).flat_map(|t| (0..kv_heads * group).map(move |h| (t, h))) {
+        let query = of(&heads.queries, token * kv_heads * group + head);
+        let seen = (token + 1).saturating_sub(window)..token + 1;
+        let row = |position| position * kv_heads + head / group;
+        let weights = seen.clone().map(|position| {
+            let key = of(&heads.keys, row(position));
+            let dot: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
+            (dot / (head_dim as f64).sqrt()).exp()
+        });
+        let weights: Vec<f64> = weights.collect();
+        let mut sums = vec![0.0; head_dim];
+        for (position, weight) in seen.zip(&weights) {
+            let values = of(&heads.values, row(position));
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
+        }
+        let total: f64 = weights.iter().sum();
+        out.extend(sums.into_iter().map(|sum| sum / total));
+    }
+    out
+}
+
+/// Puts keys and values into blocks, the last first, and compares.
+fn attention<E: Element>(
+    set: Kernels,
+    shape: AttentionShape,
+    heads: &Heads,
+    (expected, tolerance): (&[f64], f64),
+) {
+    let AttentionShape { kv_heads, head_dim, block_size, .. } = shape;
+    let width = kv_heads * head_dim;
+    let tokens = heads.keys.len() / width;
+    let blocks: Vec<BlockId> = (0..tokens.div_ceil(block_size) as u32).rev().map(BlockId).collect();
+    // What nobody wrote must not matter.
+    let mut keys = vec![E::of(f32::NAN); blocks.len() * block_size * width];
+    let mut values = keys.clone();
+    for (token, head) in (0..tokens).flat_map(|t| (0..kv_heads).map(move |h| (t, h))) {
+        let block = blocks[token / block_size].0 as usize;
+        let start = (block * kv_heads + head) * block_size * head_dim;
+        let (position, row) = (token % block_size, (token * kv_heads + head) * head_dim);
+        let key = &heads.keys[row..][..head_dim];
+        let block = &mut keys[start..][..block_size * head_dim];
+        set.run(StoreKey { key, position, block_size, block });
+        let to = &mut values[start + position * head_dim..][..head_dim];
+        set.run(Narrow { from: &heads.values[row..][..head_dim], to });
+    }
+    let mut team = Team::new(2).unwrap();
+    let scratch: Vec<Mutex<Scratch<E>>> = (0..2).map(|_| Mutex::default()).collect();
+    let cached = Cached { keys: &keys, values: &values };
+    let attention = Attention { shape, cached, queries: &heads.queries, tokens };
+    let mut out = vec![E::zeroed(); heads.queries.len()];
+    set.attend(&mut team, attention, |token| (&blocks, token), &scratch, &mut out);
+    for (i, (out, expected)) in out.iter().zip(expected).enumerate() {
+        let off = (f64::from(out.wide()) - expected).abs();
+        assert!(off < tolerance, "{} {shape:?} number {i}: {out:?}, not {expected}", set.name());
+    }
 }
