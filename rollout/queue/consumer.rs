@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    QueueError, QueueSnapshot, QueueState, Shared, Slot, Ticket, WeightVersion, order::Arrivals,
-    sync::Parker,
+    QueueError, QueueSnapshot, QueueState, Shared, Slot, Ticket, WeightVersion,
+    order::Arrivals,
+    sync::{Backoff, Parker},
 };
 
 /// How often a wait asks whether it is to go on.
@@ -222,8 +223,8 @@ impl<T> Consumer<T> {
 
     /// Leaves its counters where [`Shared::state`] finds them.
     fn report(&self) {
-        self.shared.collected.store(self.back.count, Ordering::Relaxed);
-        self.shared.dropped.store(self.dropped, Ordering::Relaxed);
+        self.shared.report.collected.store(self.back.count, Ordering::Relaxed);
+        self.shared.report.dropped.store(self.dropped, Ordering::Relaxed);
     }
 
     fn is_settled(&mut self) -> bool {
@@ -239,12 +240,16 @@ impl<T> Consumer<T> {
         mut attempt: impl FnMut(&mut Self) -> Option<R>,
         late: impl Fn(&Self, f64) -> QueueError,
     ) -> Result<R, QueueError> {
-        let mut progress = Instant::now();
+        let (mut progress, backoff) = (Instant::now(), Backoff::new());
+        let mut listening = false;
         loop {
             // Looked at before the slots: what the last producer pushed is there by then.
-            let alone = self.shared.producers.load(Ordering::Acquire) == 0;
+            let alone = self.shared.producers_gone.load(Ordering::Acquire);
             let before = self.back.count;
             if let Some(done) = attempt(self) {
+                if listening {
+                    self.shared.bell.ignore();
+                }
                 return Ok(done);
             }
             if alone {
@@ -253,6 +258,17 @@ impl<T> Consumer<T> {
             }
             if self.back.count > before {
                 progress = Instant::now();
+                backoff.reset();
+            }
+            // A moment's wait is over before a sleep would have begun.
+            if !backoff.is_completed() {
+                backoff.snooze();
+                continue;
+            }
+            if !listening {
+                self.shared.bell.listen();
+                listening = true;
+                continue;
             }
             let waited = progress.elapsed();
             match self.shared.options.deadline.checked_sub(waited).filter(|left| !left.is_zero()) {

@@ -1,17 +1,16 @@
 //! The engine's end: permits, and what is pushed with them.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use super::{QueueError, QueueState, Shared, Ticket};
+use super::{Producers, QueueError, QueueState, Ticket, sync::CountedArc};
 
 /// Issues permits. Clones issue from the same queue; when the last one and every permit are gone, the consumer's wait
 /// ends with an error.
-pub struct Issuer<T>(Arc<Shared<T>>);
+pub struct Issuer<T>(CountedArc<Producers<T>>);
 
 impl<T> Issuer<T> {
-    pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
-        shared.join();
-        Self(shared)
+    pub(super) fn new(producers: CountedArc<Producers<T>>) -> Self {
+        Self(producers)
     }
 
     /// Returns a permit, or `None` when what it makes could be consumed too late. Never waits.
@@ -22,7 +21,8 @@ impl<T> Issuer<T> {
         if self.0.is_closed() {
             return Err(QueueError::TrainerGone { state: self.0.state() });
         }
-        Ok(self.0.admit().map(|ticket| Permit::new(self.0.clone(), ticket)))
+        let permit = |ticket| Permit { producers: self.0.clone(), ticket, pushed: false };
+        Ok(self.0.admit().map(permit))
     }
 
     /// Waits for a permit. Needs a tokio runtime with time enabled.
@@ -68,29 +68,18 @@ impl<T> Clone for Issuer<T> {
     }
 }
 
-impl<T> Drop for Issuer<T> {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
 /// The right to have one prompt answered, and a slot for the answer.
 ///
 /// Dropped without a push (the request failed or was cancelled), it is given back: its ticket is skipped, and another
 /// permit can be issued once the consumer has noticed.
 #[must_use = "a permit dropped is given back"]
 pub struct Permit<T> {
-    shared: Arc<Shared<T>>,
+    producers: CountedArc<Producers<T>>,
     ticket: Ticket,
     pushed: bool,
 }
 
 impl<T> Permit<T> {
-    fn new(shared: Arc<Shared<T>>, ticket: Ticket) -> Self {
-        shared.join();
-        Self { shared, ticket, pushed: false }
-    }
-
     /// Returns the place in the order of issue.
     pub fn ticket(&self) -> Ticket {
         self.ticket
@@ -102,10 +91,10 @@ impl<T> Permit<T> {
     /// When the consumer is gone; the item is lost.
     pub fn push(mut self, item: T) -> Result<(), QueueError> {
         self.pushed = true;
-        if self.shared.is_closed() {
-            return Err(QueueError::TrainerGone { state: self.shared.state() });
+        if self.producers.is_closed() {
+            return Err(QueueError::TrainerGone { state: self.producers.state() });
         }
-        self.shared.fill(self.ticket, Some(item));
+        self.producers.fill(self.ticket, Some(item));
         Ok(())
     }
 }
@@ -113,8 +102,7 @@ impl<T> Permit<T> {
 impl<T> Drop for Permit<T> {
     fn drop(&mut self) {
         if !self.pushed {
-            self.shared.fill(self.ticket, None);
+            self.producers.fill(self.ticket, None);
         }
-        self.shared.leave();
     }
 }

@@ -30,6 +30,7 @@
 //!
 //! What travels is up to the caller: a rollout, or all rollouts of one prompt.
 
+mod bell;
 mod consumer;
 mod error;
 mod issuer;
@@ -48,6 +49,7 @@ mod tests;
 
 use std::{
     fmt,
+    ops::Deref,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -55,11 +57,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::WeightVersion;
+use bell::Bell;
 pub use consumer::Consumer;
 pub use error::{QueueError, QueueState};
 pub use issuer::{Issuer, Permit};
 pub use snapshot::{QueueSnapshot, SnapshotError};
-use sync::{ArrayQueue, AtomicBool, AtomicU64, AtomicUsize, Notify, Parker, Unparker};
+use sync::{ArrayQueue, AtomicBool, AtomicU64, CountedArc, Notify, Padded};
 
 /// The place of a permit in the order of issue, from 0. Dropped permits leave gaps.
 #[derive(
@@ -136,26 +139,26 @@ pub fn restore<T>(
 ) -> Result<(Issuer<T>, Consumer<T>), SnapshotError> {
     assert!(options.batch > 0, "a batch has at least one item");
     snapshot.check(&options)?;
-    let parker = Parker::new();
-    let again = ArrayQueue::new(snapshot.out.len().max(1));
+    let (bell, parker) = Bell::new();
+    let again = (!snapshot.out.is_empty()).then(|| ArrayQueue::new(snapshot.out.len()));
     for &ticket in &snapshot.out {
+        let again = again.as_ref().expect("there is one where there are tickets for it");
         again.push(ticket).expect("it has room for all of them");
     }
     let shared = Arc::new(Shared {
         options,
         slots: ArrayQueue::new(options.capacity()),
         again,
-        next: AtomicU64::new(snapshot.next.0),
-        limit: AtomicU64::new(snapshot.next.0),
-        collected: AtomicU64::new(0),
-        dropped: AtomicU64::new(0),
+        next: Padded::new(AtomicU64::new(snapshot.next.0)),
+        limit: Padded::new(AtomicU64::new(snapshot.next.0)),
+        report: Padded::new(Report::default()),
         version: AtomicU64::new(snapshot.version.0),
-        producers: AtomicUsize::new(0),
+        producers_gone: AtomicBool::new(false),
         consumer_gone: AtomicBool::new(false),
         admission: Notify::new(),
-        arrival: parker.unparker().clone(),
+        bell,
     });
-    let issuer = Issuer::new(shared.clone());
+    let issuer = Issuer::new(CountedArc::new(Producers(shared.clone())));
     Ok((issuer, Consumer::restore(shared, parker, snapshot)))
 }
 
@@ -165,35 +168,62 @@ struct Slot<T> {
     item: Option<T>,
 }
 
+/// What both ends see. What one thread writes often is padded, so that the other's looks at its neighbours stay cheap.
 struct Shared<T> {
     options: QueueOptions,
     /// As many slots as permits can be out, so a permit always finds one free.
     slots: ArrayQueue<Slot<T>>,
-    /// Tickets that a snapshot found out: they are issued before `next`.
-    again: ArrayQueue<Ticket>,
+    /// Tickets that a snapshot found out, if any: they are issued before `next`.
+    again: Option<ArrayQueue<Ticket>>,
     /// The next ticket; only grows.
-    next: AtomicU64,
+    next: Padded<AtomicU64>,
     /// Tickets below it may be issued; only grows, and only the consumer writes it.
-    limit: AtomicU64,
-    /// Tickets whose slots the consumer has emptied. For reports.
-    collected: AtomicU64,
-    /// Those of them that had no item. For reports.
-    dropped: AtomicU64,
+    limit: Padded<AtomicU64>,
+    report: Padded<Report>,
     /// The version of the weights, by the consumer's word. For reports.
     version: AtomicU64,
-    /// Issuers and permits alive.
-    producers: AtomicUsize,
+    /// Every issuer and permit is.
+    producers_gone: AtomicBool,
     consumer_gone: AtomicBool,
     /// Wakes issuers when the limit grows or the consumer goes.
     admission: Notify,
     /// Wakes the consumer when a slot fills or the last producer goes.
-    arrival: Unparker,
+    bell: Bell,
+}
+
+/// What the consumer leaves for reports.
+#[derive(Default)]
+struct Report {
+    /// Tickets whose slots it has emptied.
+    collected: AtomicU64,
+    /// Those of them that had no item.
+    dropped: AtomicU64,
+}
+
+/// The engine's side as a whole: every issuer and permit holds it.
+struct Producers<T>(Arc<Shared<T>>);
+
+impl<T> Deref for Producers<T> {
+    type Target = Shared<T>;
+
+    fn deref(&self) -> &Shared<T> {
+        &self.0
+    }
+}
+
+impl<T> Drop for Producers<T> {
+    /// The last one has gone, and has seen what all others did. Release pairs with the consumer's Acquire: who sees them
+    /// gone also sees every slot filled before.
+    fn drop(&mut self) {
+        self.producers_gone.store(true, Ordering::Release);
+        self.bell.ring();
+    }
 }
 
 impl<T> Shared<T> {
     /// Returns a ticket, if one may be issued.
     fn admit(&self) -> Option<Ticket> {
-        if let Some(ticket) = self.again.pop() {
+        if let Some(ticket) = self.again.as_ref().and_then(ArrayQueue::pop) {
             return Some(ticket);
         }
         // Acquire pairs with the Release in `Consumer::open`: who sees the limit of an iteration submits its prompt
@@ -212,19 +242,7 @@ impl<T> Shared<T> {
     fn fill(&self, ticket: Ticket, item: Option<T>) {
         let free = self.slots.push(Slot { ticket, item }).is_ok();
         assert!(free, "a permit reserves its slot");
-        self.arrival.unpark();
-    }
-
-    /// Counts an issuer or permit. Relaxed: whoever makes one holds one, so the count cannot meet zero.
-    fn join(&self) {
-        self.producers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Uncounts one. Release pairs with the consumer's Acquire: who sees zero also sees every slot filled before.
-    fn leave(&self) {
-        if self.producers.fetch_sub(1, Ordering::Release) == 1 {
-            self.arrival.unpark();
-        }
+        self.bell.ring();
     }
 
     fn is_closed(&self) -> bool {
@@ -234,8 +252,9 @@ impl<T> Shared<T> {
 
     /// Looks at the counters, each by itself: a report, not a snapshot. Hence Relaxed.
     fn state(&self) -> QueueState {
-        let (again, queued) = (self.again.len() as u64, self.slots.len());
-        let collected = self.collected.load(Ordering::Relaxed);
+        let again = self.again.as_ref().map_or(0, ArrayQueue::len) as u64;
+        let queued = self.slots.len();
+        let collected = self.report.collected.load(Ordering::Relaxed);
         let issued = self.next.load(Ordering::Relaxed);
         QueueState {
             batch: self.options.batch,
@@ -244,7 +263,7 @@ impl<T> Shared<T> {
             issued,
             may_issue: self.limit.load(Ordering::Relaxed).saturating_sub(issued) + again,
             queued,
-            dropped: self.dropped.load(Ordering::Relaxed),
+            dropped: self.report.dropped.load(Ordering::Relaxed),
             out: issued.saturating_sub(collected + queued as u64 + again),
         }
     }

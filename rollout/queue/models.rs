@@ -33,7 +33,8 @@ fn two_issuers_never_pass_the_limit() {
     });
 }
 
-/// Broken by `unpark` before the slot is filled, and by a stamp of a slot that is not Release.
+/// Broken by a bell rung before the slot is filled, by a look before `listen` alone, by either fence of the bell taken away, and
+/// by a stamp of a slot that is not Release.
 #[test]
 fn a_push_wakes_the_trainer_and_brings_what_was_made() {
     loom::model(|| {
@@ -52,7 +53,7 @@ fn a_push_wakes_the_trainer_and_brings_what_was_made() {
     });
 }
 
-/// Broken by Relaxed in `Shared::leave` or in the load of `Consumer::wait_for`, and by looking at the slots before the count.
+/// Broken by Relaxed in `Producers::drop` or in the load of `Consumer::wait_for`, and by looking at the slots before the flag.
 #[test]
 fn who_sees_no_producer_sees_every_slot() {
     loom::model(|| {
@@ -67,7 +68,7 @@ fn who_sees_no_producer_sees_every_slot() {
     });
 }
 
-/// Broken by a `leave` that does not unpark: the trainer would sleep until its deadline.
+/// Broken by a `Producers::drop` that does not ring: the trainer would sleep until its deadline.
 #[test]
 fn the_last_producer_wakes_the_trainer() {
     loom::model(|| {

@@ -3,6 +3,7 @@
 use std::{hint::black_box, thread, time::Instant};
 
 use anyhow::Result;
+use crossbeam::utils::Backoff;
 
 use super::{
     Report, Row, Unit,
@@ -59,11 +60,14 @@ pub fn pass(batch: usize, order: Order, batches: usize) -> Result<usize, QueueEr
     let (issuer, mut consumer) = open::<u64>(options);
     thread::scope(|scope| {
         scope.spawn(move || {
-            let mut item = 0;
+            let (mut item, backoff) = (0, Backoff::new());
             while let Ok(permit) = issuer.try_issue() {
                 match permit {
-                    Some(permit) => drop(permit.push(item)),
-                    None => thread::yield_now(),
+                    Some(permit) => {
+                        drop(permit.push(item));
+                        backoff.reset();
+                    }
+                    None => backoff.snooze(),
                 }
                 item += 1;
             }

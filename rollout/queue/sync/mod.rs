@@ -9,11 +9,15 @@ mod model;
 
 #[cfg(not(rollforge_loom))]
 mod real {
-    pub(in super::super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+    pub(in super::super) use std::sync::{
+        Arc as CountedArc,
+        atomic::{AtomicBool, AtomicU64, fence},
+    };
 
     pub(in super::super) use crossbeam::{
         queue::ArrayQueue,
         sync::{Parker, Unparker},
+        utils::{Backoff, CachePadded as Padded},
     };
     pub(in super::super) use tokio::sync::Notify;
 }

@@ -8,8 +8,14 @@ use std::{
     time::Duration,
 };
 
-pub(in super::super) use loom::sync::atomic::{AtomicBool, AtomicUsize};
-use loom::sync::{Mutex, atomic::Ordering};
+pub(in super::super) use loom::sync::{
+    Arc as CountedArc,
+    atomic::{AtomicBool, fence},
+};
+use loom::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// loom's, with std's newer name of `fetch_update`.
 pub(in super::super) struct AtomicU64(loom::sync::atomic::AtomicU64);
@@ -35,6 +41,46 @@ impl Deref for AtomicU64 {
     fn deref(&self) -> &Self::Target {
         &self.0
     }
+}
+
+impl Default for AtomicU64 {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+/// A word's place in memory is nothing to a model.
+pub(in super::super) struct Padded<T>(T);
+
+impl<T> Padded<T> {
+    pub(in super::super) fn new(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> Deref for Padded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// There is no time in a model, and so no moment to wait.
+pub(in super::super) struct Backoff;
+
+impl Backoff {
+    pub(in super::super) fn new() -> Self {
+        Self
+    }
+
+    pub(in super::super) fn is_completed(&self) -> bool {
+        true
+    }
+
+    pub(in super::super) fn snooze(&self) {}
+
+    pub(in super::super) fn reset(&self) {}
 }
 
 /// A ring of slots that promises only what happens-before brings: who has not heard of a push finds the slot empty, who
