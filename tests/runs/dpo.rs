@@ -4,6 +4,7 @@ use std::{f64::consts::LN_2, fs};
 
 use rollforge::{
     config::DpoConfig,
+    model::{NewModelSpec, new_model},
     run::{self, Earlier, Launch, Silent, Stop},
 };
 
@@ -70,15 +71,45 @@ fn a_policy_learns_which_answer_is_better_and_wrong_labels_teach_nothing() {
     assert!(stats.accuracy < 0.8 && (stats.chosen - stats.rejected).abs() < 0.1, "{stats:?}");
 }
 
+/// Pairs of many lengths, so that the same sequence among others is not the same in its last bits.
+fn write_long_pairs(world: &World) {
+    let digits = |row: usize, count: usize| -> String {
+        (0..count).map(|i| char::from(b'0' + ((row * 7 + i * i * 3 + i) % 10) as u8)).collect()
+    };
+    let row = |row: usize| {
+        let (prompt, chosen) = (digits(row, 1 + row * 5 % 37), digits(row + 1, 1 + row * 3 % 23));
+        let rejected = digits(row + 2, 2 + row * 11 % 29);
+        format!(
+            "{{\"prompt\": \"{prompt}\", \"chosen\": \"{chosen}\", \"rejected\": \"{rejected}\"}}\n"
+        )
+    };
+    fs::write(world.path("long.jsonl"), (0..60).map(row).collect::<String>()).unwrap();
+}
+
 #[test]
 fn the_first_loss_of_a_run_is_exactly_ln_2_in_whatever_micro_batches() {
-    let world = world();
+    let world = World::new("0123456789");
+    write_long_pairs(&world);
+    // Wide enough for libtorch to sum in another order in another batch.
+    let spec = NewModelSpec {
+        tokenizer: Some(world.path("model")),
+        vocab_size: 280,
+        hidden_size: 320,
+        intermediate_size: 1024,
+        num_layers: 2,
+        num_heads: 5,
+        ..NewModelSpec::default()
+    };
+    new_model(&spec, std::iter::empty(), &world.path("wide")).unwrap();
     for (name, more) in [
         ("whole", ""),
-        ("cut", "dpo.micro_batch_tokens = 9\n"),
-        ("bf16", "dpo.micro_batch_tokens = 9\nmodel.dtype = 'bf16'\n"),
+        ("cut", "dpo.micro_batch_tokens = 150\n"),
+        ("bf16", "dpo.micro_batch_tokens = 150\nmodel.dtype = 'bf16'\n"),
     ] {
-        run::dpo(&config(&world, name, more), launch(&mut Silent)).unwrap();
+        let more =
+            format!("data.train = 'long.jsonl'\ndpo.batch_size = 16\ndpo.max_steps = 2\n{more}");
+        let config = world.config::<DpoConfig>(name, "wide", &more);
+        run::dpo(&config, launch(&mut Silent)).unwrap();
         let lines = world.metrics(name);
         assert!((column(&lines, "loss")[0] - LN_2).abs() < 1e-15, "{name}");
         assert_eq!((column(&lines, "kl")[0], column(&lines, "rewards/chosen")[0]), (0.0, 0.0));

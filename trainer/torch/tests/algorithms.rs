@@ -11,7 +11,10 @@ use crate::{
     rollout::{Dtype, Prompt, PromptId, Rollout, StopReason, VersionSpan, WeightVersion, Weights},
     trainer::{
         batch::{MaskedSequence, PackedBatch},
-        config::{OptimizerConfig, PpoOptions, RewardModelOptions, ScheduleConfig, SftOptions},
+        config::{
+            DpoOptions, OptimizerConfig, PpoOptions, RewardModelOptions, ScheduleConfig, SftOptions,
+        },
+        dpo::{Dpo, DpoPair, reference_logprobs},
         learner::LanguageModel,
         ppo::{Ppo, PpoModels, PpoSetup, PpoStats, Trajectories},
         reward::Reward,
@@ -256,6 +259,59 @@ fn a_reward_model_learns_which_is_better_whatever_the_token_budget() {
     cut.step(&pairs).unwrap();
     assert_same_gradient(cut.model(), whole.model());
     for _ in 0..60 {
+        whole.step(&pairs).unwrap();
+    }
+    assert_eq!(whole.evaluate(&pairs).unwrap().accuracy, 1.0);
+}
+
+type Masked = (Vec<u32>, Vec<bool>);
+
+/// Sequences as [`sequences`] makes them, each after another that is as long or longer, whose first token is the prompt.
+fn sequence_pairs() -> Vec<[Masked; 2]> {
+    let other = |(tokens, _): &Masked| {
+        let mut tokens: Vec<u32> = tokens.iter().map(|token| 2 + (token * 5) % 19).collect();
+        tokens.extend(&[3, 4][..tokens.len() % 3]);
+        let mask = (0..tokens.len()).map(|t| t > 0).collect();
+        (tokens, mask)
+    };
+    sequences().into_iter().map(|sequence| [other(&sequence), sequence]).collect()
+}
+
+fn dpo_pair([rejected, chosen]: &[Masked; 2]) -> DpoPair<'_> {
+    let [chosen, rejected] =
+        [chosen, rejected].map(|(tokens, mask)| MaskedSequence { tokens, mask });
+    DpoPair { chosen, rejected, margin: None, rewards: [None; 2], reference: [0.0; 2] }
+}
+
+#[test]
+fn dpo_starts_at_ln_2_and_learns_which_is_better_whatever_the_token_budget() {
+    let data = sequence_pairs();
+    let trainer = |micro_batch_tokens, model| {
+        let options = DpoOptions { micro_batch_tokens, ..Default::default() };
+        let policy = learner(Head::LanguageModel, model, 1e-2);
+        let frozen = testing::model(&testing::spec(), ModelOptions { frozen: true, ..model });
+        let mut pairs: Vec<DpoPair<'_>> = data.iter().map(dpo_pair).collect();
+        let reference = reference_logprobs(&frozen, &pairs, micro_batch_tokens).unwrap();
+        let own = reference_logprobs(&policy, &pairs, micro_batch_tokens).unwrap();
+        assert_eq!(reference, own, "a copy says what the policy says");
+        pairs.iter_mut().zip(own).for_each(|(pair, reference)| pair.reference = reference);
+        let schedule = ScheduleConfig::default();
+        (Dpo::new(policy, options, &optimizer(1e-2), &schedule, 100).unwrap(), pairs)
+    };
+    for model in model_options() {
+        let (mut dpo, pairs) = trainer(40, model);
+        let stats = dpo.step(&pairs).unwrap();
+        assert!((stats.loss - std::f64::consts::LN_2).abs() < 1e-15, "{model:?}: {stats:?}");
+        assert_eq!(stats.kl, Some(0.0), "{model:?}");
+    }
+    let stepped = |budget| {
+        let (mut dpo, pairs) = trainer(budget, ModelOptions::default());
+        dpo.step(&pairs).unwrap();
+        (dpo, pairs)
+    };
+    let ((mut whole, pairs), (cut, _)) = (stepped(100_000), stepped(1));
+    assert_same_gradient(cut.policy(), whole.policy());
+    for _ in 0..40 {
         whole.step(&pairs).unwrap();
     }
     assert_eq!(whole.evaluate(&pairs).unwrap().accuracy, 1.0);
