@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predicted against measured memory: runs twelve configurations one after the other and holds `plan.json`, written before
+"""Predicted against measured memory: runs fourteen configurations one after the other and holds `plan.json`, written before
 anything is loaded, against the largest resident set of the process (`ru_maxrss`).
 
     cargo build --release && ci/memory_plan.py            # prints the table
@@ -44,6 +44,8 @@ ROWS = [
     ("ppo", "30M", 64, 4, 256, ["ppo.kl_coef=0.0", "engine.kv_cache_tokens=32768"]),
     ("ppo", "36M", 64, 16, 1024, []),
     ("ppo", "85M", 64, 4, 256, ["queue.mode=one_step_off", CHECKPOINTING]),
+    ("dpo", "30M", 128, 8, 2048, []),
+    ("dpo", "30M", 128, 8, 2048, ["model.reference=other"]),
 ]
 
 
@@ -118,6 +120,7 @@ class World:
         make = {
             "sft": lambda row: {"text": digits(row, length - 1)},
             "rm": lambda row: {"chosen": digits(row, length - 1), "rejected": digits(row + 1, length - 1)},
+            "dpo": lambda row: {"prompt": "1", "chosen": digits(row, length - 2), "rejected": digits(row + 1, length - 2)},
             "ppo": lambda row: {"prompt": digits(row, length // 2), "answer": "1"},
         }[stage]
         lines = (json.dumps(make(row)) + "\n" for row in range(rows))
@@ -139,6 +142,12 @@ class World:
             settings += [f"{section}.batch_size={batch}", f"{section}.max_steps={self.steps}"]
         if "reward=model" in more:
             settings.append(f"reward={{kind='model', path='{self.reward_model(shape)}'}}")
+        if "model.reference=other" in more:
+            # The same weights under another name.
+            other = self.folder / f"other-{shape}"
+            if not other.exists():
+                shutil.copytree(self.model(shape), other)
+            more = [f"model.reference={other}"]
         settings += [setting for setting in more if setting != "reward=model"]
         overrides = [part for setting in settings for part in ("--set", setting)]
         return self.run(stage, "--config", self.write("empty.toml", ""), "--quiet", *overrides)

@@ -330,9 +330,13 @@ fn a_pairs_masks_are_those_of_its_completions() {
     // Without a prompt it is what both begin with; the end of each is its own.
     let whole = shown(r#"{"chosen": "abab", "rejected": "abb"}"#);
     assert_eq!(apart, whole);
-    let one_goes_on = Files::new(r#"{"chosen": "ab", "rejected": "abb"}"#);
+    let mut one_goes_on = Files::new(r#"{"chosen": "ab", "rejected": "abb"}"#);
+    one_goes_on.config.append_eos = false;
     let pair: PairSample = one_goes_on.samples().remove(0);
-    assert!(pair.chosen_mask.last() == Some(&true) && pair.rejected_mask.last() == Some(&true));
+    assert_eq!(
+        (pair.chosen_mask, pair.rejected_mask),
+        (vec![false, true], vec![false, false, true])
+    );
 }
 
 #[test]

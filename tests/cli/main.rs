@@ -363,6 +363,7 @@ fn every_example_is_a_valid_configuration() {
         ("sft", "demo/sft"),
         ("rm", "demo/rm"),
         ("ppo", "demo/ppo"),
+        ("dpo", "demo/dpo"),
         ("ppo", "reverse"),
         ("sft", "reverse_sft"),
         ("dpo", "reverse_dpo"),
