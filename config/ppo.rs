@@ -260,6 +260,7 @@ impl PpoConfig {
 
     fn validate_reward(&self) -> Result<(), Violation> {
         let kind = match &self.reward {
+            _ if !self.ppo.has_critic() => return Ok(()),
             RewardConfig::Model { .. } => return Ok(()),
             RewardConfig::ExactMatch { .. } => "exact_match",
             RewardConfig::PositionMatch { .. } => "position_match",

@@ -1,4 +1,5 @@
-//! Advantages: how much better a token did than the critic expected. One completion at a time, pure f32 slices.
+//! Advantages: how much better a token did than the critic expected, or than other completions of its prompt did. One
+//! completion, or one prompt's, at a time; pure f32 slices.
 
 /// Estimates the advantages of one completion's tokens by GAE (Schulman et al., 2016, equations 11 and 16).
 ///
@@ -29,6 +30,44 @@ pub fn gae(rewards: &[f32], values: &[f32], gamma: f32, lambda: f32) -> Vec<f32>
         advantages[t] = next_advantage;
     }
     advantages
+}
+
+/// Returns what each token of a completion and those after it earned, discounted: `G_t = r_t + gamma G_{t+1}`.
+///
+/// ```
+/// use rollforge::trainer::advantage::return_to_go;
+/// assert_eq!(return_to_go(&[1.0, 0.0, 4.0], 0.5), [2.0, 2.0, 4.0]);
+/// ```
+pub fn return_to_go(rewards: &[f32], gamma: f32) -> Vec<f32> {
+    gae(rewards, &vec![0.0; rewards.len()], gamma, 1.0)
+}
+
+/// Keeps a group whose rewards hardly differ from being blown up (as TRL does).
+const GROUP_EPSILON: f64 = 1e-4;
+
+/// Returns how much better each completion of a prompt did than all of them on average (Shao et al., 2024, 4.1.2):
+/// `(R - mean) / (std + 1e-4)`, or without `by_std` the difference alone (Liu et al., 2025, equation 4).
+///
+/// `std` is the unbiased one (divided by n - 1). Fewer than two completions have nothing to be compared with: 0.
+pub fn group_relative(rewards: &[f32], by_std: bool) -> Vec<f32> {
+    if rewards.len() < 2 {
+        return vec![0.0; rewards.len()];
+    }
+    let (mean, variance) = moments(rewards);
+    let divisor = if by_std { variance.sqrt() + GROUP_EPSILON } else { 1.0 };
+    rewards.iter().map(|&reward| ((f64::from(reward) - mean) / divisor) as f32).collect()
+}
+
+/// Returns how much better each completion of a prompt did than the others on average (Kool et al., 2019; Ahmadian et
+/// al., 2024, equation 8): `R - mean of the others' R`, which is `n / (n - 1)` times the distance from the mean of all.
+///
+/// Fewer than two completions have nothing to be compared with: 0.
+pub fn leave_one_out(rewards: &[f32]) -> Vec<f32> {
+    let n = rewards.len() as f32;
+    group_relative(rewards, false)
+        .into_iter()
+        .map(|distance| distance * n / (n - 1.0).max(1.0))
+        .collect()
 }
 
 /// Whether whitening moves the mean to 0.
@@ -115,6 +154,35 @@ mod tests {
     #[test]
     fn a_perfect_critic_leaves_no_advantage() {
         close(&gae(&[0.0, 0.0, 2.0], &[2.0, 2.0, 2.0], 1.0, 0.95), &[0.0; 3]);
+    }
+
+    #[test]
+    fn return_to_go_agrees_with_the_table() {
+        // gamma 0.9: 1; -0.3 + 0.9 = 0.6; 0.2 + 0.54 = 0.74; -0.1 + 0.666 = 0.566
+        close(&return_to_go(&REWARDS, 0.9), &[0.566, 0.74, 0.6, 1.0]);
+        close(&return_to_go(&REWARDS, 1.0), &[0.8, 0.9, 0.7, 1.0]);
+    }
+
+    #[test]
+    fn group_advantages_agree_with_the_table() {
+        // Mean 2, squares 1 + 1 + 1 + 9 = 12 over 3: deviation 2.
+        let rewards = [1.0, 1.0, 1.0, 5.0];
+        close(&group_relative(&rewards, false), &[-1.0, -1.0, -1.0, 3.0]);
+        let (low, high) = (-1.0 / 2.0001, 3.0 / 2.0001);
+        close(&group_relative(&rewards, true), &[low, low, low, high]);
+        // The others' means: 7 / 3 three times, and 1.
+        let low = 1.0 - 7.0 / 3.0;
+        close(&leave_one_out(&rewards), &[low, low, low, 4.0]);
+    }
+
+    #[test]
+    fn a_group_with_nothing_to_compare_has_no_advantage() {
+        for rewards in [vec![], vec![3.0], vec![0.1; 3], vec![-7.3; 16]] {
+            let none = vec![0.0; rewards.len()];
+            assert_eq!(group_relative(&rewards, true), none);
+            assert_eq!(group_relative(&rewards, false), none);
+            assert_eq!(leave_one_out(&rewards), none);
+        }
     }
 
     #[test]

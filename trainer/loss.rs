@@ -75,6 +75,43 @@ pub fn clipped_surrogate(logprob: f64, old_logprob: f64, advantage: f64, clip: &
     term
 }
 
+/// Returns CISPO's loss of a token (MiniMax, 2025, equations 4 and 5), and its derivative with respect to `logprob`. The
+/// weight is a constant: a token beyond the bound counts less, and keeps its gradient. There is no bound from below.
+///
+/// ```text
+/// w    = min(r, 1 + high)
+/// loss = -w A logprob
+/// ```
+pub fn cispo(logprob: f64, old_logprob: f64, advantage: f64, clip: &RatioClip) -> Term {
+    let ratio = ratio(logprob, old_logprob, clip.max_log_ratio);
+    let weight = ratio.min(1.0 + clip.high);
+    Term { clipped: weight < ratio, ..negative_log_likelihood(logprob).times(weight * advantage) }
+}
+
+/// Returns the mean of `logprob - old_logprob` over the tokens of each of some sequences, told to each token: the log of
+/// the ratio of GSPO (Zheng et al., 2025, equation 7).
+///
+/// In the place of a token's own log-ratio in [`clipped_surrogate`], it gives GSPO's loss, and the derivative of what a
+/// sequence's `n` tokens of weight `w` add up to, `w n f(mean)`, with respect to the log-prob of one of them: `w f'(mean)`.
+///
+/// # Panics
+/// If the lengths do not add up to the tokens.
+pub fn sequence_log_ratios(
+    log_ratios: &[f64],
+    lengths: impl IntoIterator<Item = usize>,
+) -> Vec<f64> {
+    let mut rest = log_ratios;
+    let mut means = Vec::with_capacity(log_ratios.len());
+    for length in lengths {
+        let (sequence, later) = rest.split_at(length);
+        let mean = sequence.iter().sum::<f64>() / length.max(1) as f64;
+        means.resize(means.len() + length, mean);
+        rest = later;
+    }
+    assert!(rest.is_empty(), "every token is of a sequence");
+    means
+}
+
 /// Returns `exp(logprob - old_logprob)` with its exponent kept within plus and minus `max_log_ratio`.
 pub fn ratio(logprob: f64, old_logprob: f64, max_log_ratio: f64) -> f64 {
     (logprob - old_logprob).clamp(-max_log_ratio, max_log_ratio).exp()
@@ -223,6 +260,62 @@ mod tests {
                     check_gradient(log_ratio, |lp| clipped_surrogate(lp, 0.0, advantage, &clip));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn cispo_agrees_with_the_table() {
+        let clip = RatioClip { high: 0.5, ..RatioClip::default() };
+        // (ratio, A) -> (loss, derivative, clipped) at a log-prob of -2; the bound is 1.5.
+        let table = [
+            (1.0, 2.0, 4.0, -2.0, false),
+            (1.25, 2.0, 5.0, -2.5, false),
+            (3.0, 2.0, 6.0, -3.0, true),
+            (3.0, -2.0, -6.0, 3.0, true),
+            (0.25, -2.0, -1.0, 0.5, false), // no bound from below
+        ];
+        for (ratio, advantage, loss, gradient, clipped) in table {
+            let term = cispo(-2.0, -2.0 - f64::ln(ratio), advantage, &clip);
+            close(term.loss, loss);
+            close(term.gradient, gradient);
+            assert_eq!(term.clipped, clipped, "ratio {ratio}, advantage {advantage}");
+        }
+    }
+
+    #[test]
+    fn sequence_ratios_agree_with_the_table() {
+        let means = sequence_log_ratios(&[0.1, 0.3, -0.5, 0.2, 0.0, 0.7], [2, 0, 1, 3]);
+        let expected = [0.2, 0.2, -0.5, 0.3, 0.3, 0.3];
+        means.iter().zip(expected).for_each(|(&mean, expected)| close(mean, expected));
+        assert_eq!(means.len(), 6);
+    }
+
+    #[test]
+    fn the_gradient_of_gspo_agrees_with_finite_differences() {
+        let clip = RatioClip { low: 0.1, high: 0.3, ..RatioClip::default() };
+        let weights = [0.3, 0.3, 0.1, 0.1, 0.1];
+        let terms = |log_ratios: &[f64; 5], advantages: [f64; 2]| -> Vec<Term> {
+            let means = sequence_log_ratios(log_ratios, [2, 3]);
+            let term = |t: usize| {
+                let advantage = advantages[usize::from(t >= 2)];
+                clipped_surrogate(means[t], 0.0, advantage, &clip).times(weights[t])
+            };
+            (0..5).map(term).collect()
+        };
+        let loss = |at: &[f64; 5], advantages| -> f64 {
+            terms(at, advantages).iter().map(|term| term.loss).sum()
+        };
+        // The second sequence's mean, 0.4, is above the clip; tokens of the first one are, and their mean is not.
+        let at = [0.5, -0.3, 0.2, 0.9, 0.1];
+        for advantages in [[1.5, 0.7], [-0.4, -2.0]] {
+            for t in 0..5 {
+                let (mut up, mut down) = (at, at);
+                up[t] += 1e-6;
+                down[t] -= 1e-6;
+                let slope = (loss(&up, advantages) - loss(&down, advantages)) / 2e-6;
+                close(terms(&at, advantages)[t].gradient, slope);
+            }
+            assert_eq!(terms(&at, advantages)[3].clipped, advantages[1] > 0.0);
         }
     }
 

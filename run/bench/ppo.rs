@@ -1,4 +1,5 @@
-//! How long a whole iteration of PPO takes, and what it is made of.
+//! How long a whole iteration of PPO takes, and what it is made of. Without a critic it is called one of GRPO, and is
+//! compared with the peers' GRPO.
 
 use std::{
     fmt::Write,
@@ -15,6 +16,7 @@ use crate::{
     model::{Companions, Model, ModelSpec, with_score_head, write_model},
     rollout::Dtype,
     run::{Earlier, Launch, Metrics, Observer, Stop, ppo as run},
+    trainer::config::PpoOptions,
 };
 
 /// The phases of an iteration, and the metrics that add up to each.
@@ -91,8 +93,8 @@ pub fn ppo(options: &PpoBench, progress: &mut dyn FnMut(&str)) -> Result<Report>
         .with("--epochs", options.epochs)
         .with("--threads", report.limits.threads)
         .with("--repeats", options.turns.repeats);
-    let least = options.least_seconds(&report.limits, &spec);
-    let (threads, mut notes) = (report.limits.threads, Vec::new());
+    let limits = report.limits.clone();
+    let (threads, mut notes) = (limits.threads, Vec::new());
     options.turns.take(&mut report, &arguments, progress, |progress| {
         let files =
             Files { model: disk.path(), reward: &reward, data: &data, folder: folder.path() };
@@ -102,8 +104,10 @@ pub fn ppo(options: &PpoBench, progress: &mut dyn FnMut(&str)) -> Result<Report>
         let launch =
             Launch { earlier: Earlier::Delete, observer: &mut clock, stop: Stop::default() };
         run(&config, launch)?;
+        let least = options.least_seconds(&limits, &spec, &config.ppo);
+        let name = if config.ppo.has_critic() { "ppo" } else { "grpo" };
         notes.append(&mut clock.notes);
-        clock.rows(least)
+        clock.rows(name, least)
     })?;
     notes.dedup();
     report.notes.append(&mut notes);
@@ -170,16 +174,18 @@ impl PpoBench {
 
     /// Returns the shortest time of an iteration: what must be multiplied, at the machine's peak, one thing after the
     /// other.
-    fn least_seconds(&self, limits: &Limits, spec: &ModelSpec) -> f64 {
-        let (dtype, rows) = (self.dtype, self.prompts);
+    fn least_seconds(&self, limits: &Limits, spec: &ModelSpec, ppo: &PpoOptions) -> f64 {
+        let (dtype, rows) = (self.dtype, ppo.rollout_batch());
+        let critics = f64::from(u8::from(ppo.has_critic()));
+        let references = f64::from(u8::from(ppo.has_reference()));
         let (tokens, logits) = (rows * (self.prompt + self.new), rows * self.new);
         let forward = |tokens, logits| limits.forward_seconds(spec, dtype, tokens, logits);
         let back = |logits| limits.training_seconds(spec, dtype, tokens, logits);
         let generate =
             forward(rows * self.prompt, rows) + (self.new - 1) as f64 * forward(rows, rows);
         // Reference, reward model and critic.
-        let score = forward(tokens, logits) + 2.0 * forward(tokens, 0);
-        generate + score + self.epochs as f64 * (back(logits) + back(0))
+        let score = references * forward(tokens, logits) + (1.0 + critics) * forward(tokens, 0);
+        generate + score + ppo.epochs() as f64 * (back(logits) + critics * back(0))
     }
 }
 
@@ -208,19 +214,20 @@ impl Observer for Clock {
 
 impl Clock {
     /// Returns whole iterations and their phases, but for the first, which does not count.
-    fn rows(self, least: f64) -> Result<Vec<Row>> {
+    fn rows(self, name: &str, least: f64) -> Result<Vec<Row>> {
         let whole: Vec<f64> =
             self.ends.windows(2).map(|ends| (ends[1] - ends[0]).as_secs_f64()).collect();
         let later = self.metrics.get(1..).unwrap_or_default();
         let mut other = whole.clone();
-        let mut rows = vec![Row::new("ppo_iteration", Unit::Seconds, whole, Some(least))?];
+        let mut rows =
+            vec![Row::new(&format!("{name}_iteration"), Unit::Seconds, whole, Some(least))?];
         for (phase, names) in PHASES {
             let sum = |metrics: &Metrics| names.iter().filter_map(|name| metrics.get(name)).sum();
             let values: Vec<f64> = later.iter().map(sum).collect();
             other.iter_mut().zip(&values).for_each(|(other, value)| *other -= value);
-            rows.push(Row::new(&format!("ppo_{phase}"), Unit::Seconds, values, None)?);
+            rows.push(Row::new(&format!("{name}_{phase}"), Unit::Seconds, values, None)?);
         }
-        rows.push(Row::new("ppo_other", Unit::Seconds, other, None)?);
+        rows.push(Row::new(&format!("{name}_other"), Unit::Seconds, other, None)?);
         Ok(rows)
     }
 }
@@ -230,7 +237,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::run::bench::Shape;
+    use crate::{run::bench::Shape, trainer::config::AdvantageEstimator};
 
     fn options() -> PpoBench {
         PpoBench {
@@ -256,7 +263,7 @@ mod tests {
             metrics: vec![metrics(90.0), metrics(6.0), metrics(7.0)],
             notes: Vec::new(),
         };
-        let rows = clock.rows(5.0).unwrap();
+        let rows = clock.rows("ppo", 5.0).unwrap();
         let found: Vec<_> =
             rows.iter().map(|row| (row.name.as_str(), row.values.median())).collect();
         let wanted = [
@@ -275,11 +282,19 @@ mod tests {
     fn a_second_epoch_costs_another_pass_of_policy_and_critic() {
         let limits = crate::run::bench::report::tests::example().limits;
         let spec = Shape::Llama5M.model(Dtype::F32).spec;
-        let least = |epochs| PpoBench { epochs, ..options() }.least_seconds(&limits, &spec);
+        let of = |ppo: PpoOptions| options().least_seconds(&limits, &spec, &ppo);
+        let common = PpoOptions { prompts_per_iteration: 2, ..PpoOptions::default() };
+        let least = |epochs| of(PpoOptions { epochs: Some(epochs), ..common.clone() });
         let (body, head) = ((spec.parameters() - 4096 * 256) as f64, (4096 * 256) as f64);
         let pass = 6.0 * (2.0 * body * 14.0 + head * 6.0) / 1e11;
         assert!(((least(2) - least(1)) / pass - 1.0).abs() < 1e-9);
         assert!(least(1) > pass);
+        let alone = |epochs| {
+            let advantage = Some(AdvantageEstimator::Grpo);
+            of(PpoOptions { epochs: Some(epochs), advantage, ..common.clone() })
+        };
+        let pass = 6.0 * (body * 14.0 + head * 6.0) / 1e11;
+        assert!(((alone(2) - alone(1)) / pass - 1.0).abs() < 1e-9);
     }
 
     #[test]

@@ -68,12 +68,13 @@ impl Resumable for Ppo<LearningModel, LearningModel> {
     }
 
     fn learners(&self) -> Vec<(&'static str, &LearningModel)> {
-        vec![("policy", self.policy()), ("value", self.critic())]
+        let critic = self.critic().map(|critic| ("value", critic));
+        [("policy", self.policy())].into_iter().chain(critic).collect()
     }
 
     fn restore_learners(&mut self, restore: Restore<'_>) -> Result<()> {
         restore("policy", self.policy_mut())?;
-        restore("value", self.critic_mut())
+        self.critic_mut().map_or(Ok(()), |critic| restore("value", critic))
     }
 }
 

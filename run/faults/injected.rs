@@ -69,7 +69,10 @@ impl Faults {
         }
         for mini_batch in &trajectories.plan.mini_batches {
             let row = mini_batch[0].rows.start;
-            (trajectories.advantages[row], trajectories.returns[row]) = (f32::NAN, f32::NAN);
+            trajectories.advantages[row] = f32::NAN;
+            if let Some(target) = trajectories.returns.get_mut(row) {
+                *target = f32::NAN;
+            }
         }
     }
 

@@ -30,9 +30,11 @@ pub(super) fn check(
             let tokens: Vec<usize> = counted.map(|(_, rows)| rows.len()).collect();
             let all = rows.iter().flat_map(|(_, rows)| &weights[rows.clone()]);
             let sum = all.map(|&weight| f64::from(weight)).sum();
-            check_sum(sum, &tokens, options.loss_normalization)
+            check_sum(sum, &tokens, options.loss_normalization())
         };
-        check(&trajectories.value_weights, &|_| true)?;
+        if options.has_critic() {
+            check(&trajectories.value_weights, &|_| true)?;
+        }
         check(&trajectories.policy_weights, &learns)?;
     }
     Ok(())
@@ -106,7 +108,7 @@ mod tests {
             sequences.iter().map(|tokens| MaskedSequence { tokens, mask: &mask }).collect();
         let plan = Plan::new(&masked, members, 8);
         let weights =
-            |learns: &dyn Fn(usize) -> bool| plan.weights(options.loss_normalization, learns);
+            |learns: &dyn Fn(usize) -> bool| plan.weights(options.loss_normalization(), learns);
         let (value_weights, policy_weights) =
             (weights(&|_| true), weights(&|i| i != 1 || !options.mask_unfinished));
         Trajectories { value_weights, policy_weights, plan, ..Trajectories::default() }
@@ -120,8 +122,11 @@ mod tests {
             (Normalization::SeqMeanTokenMean, true),
             (Normalization::SeqMeanTokenSum, true),
         ] {
-            let options =
-                PpoOptions { loss_normalization, mask_unfinished, ..PpoOptions::default() };
+            let options = PpoOptions {
+                loss_normalization: Some(loss_normalization),
+                mask_unfinished,
+                ..PpoOptions::default()
+            };
             let good = trajectories(&rollouts, &[vec![2, 0], vec![1]], &options);
             check(&rollouts, &good, &options).unwrap();
             for spoil in [

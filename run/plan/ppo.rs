@@ -19,7 +19,7 @@ const ROLLOUT_TOKEN: u64 = 64;
 /// The models of a run of PPO.
 struct Models {
     policy: PlannedModel,
-    critic: PlannedModel,
+    critic: Option<PlannedModel>,
     reference: Option<PlannedModel>,
     reward: Option<PlannedModel>,
 }
@@ -41,37 +41,37 @@ impl Models {
         };
         Self {
             policy: of(&facts.policy, Head::LanguageModel, false),
-            critic: of(first_values, Head::Score, false),
-            reference: (config.ppo.kl_coef > 0.0).then(|| of(reference, Head::LanguageModel, true)),
+            critic: config.ppo.has_critic().then(|| of(first_values, Head::Score, false)),
+            reference: config.ppo.has_reference().then(|| of(reference, Head::LanguageModel, true)),
             reward: facts.reward.as_ref().map(|spec| of(spec, Head::Score, true)),
         }
     }
 
-    fn learners(&self) -> [&PlannedModel; 2] {
-        [&self.policy, &self.critic]
+    fn learners(&self) -> impl Iterator<Item = &PlannedModel> + Clone {
+        std::iter::once(&self.policy).chain(&self.critic)
     }
 
     fn all(&self) -> impl Iterator<Item = &PlannedModel> {
-        self.learners().into_iter().chain(&self.reference).chain(&self.reward)
+        self.learners().chain(&self.reference).chain(&self.reward)
     }
 
     /// Returns what scoring and training take on a GPU.
     fn passes(&self, batch: Batch, trains_entropy: bool) -> (Taken, Taken) {
         let copies = if trains_entropy { 6 } else { 4 };
         let train = self.learners().map(|model| model.train(batch, copies));
-        (largest(self.all().map(|model| model.forward(batch))), largest(train.into_iter()))
+        (largest(self.all().map(|model| model.forward(batch))), largest(train))
     }
 
     /// Returns what scoring takes on the host, and what it and training do: one room for the trainer's thread, another for
     /// that of the reward model.
     fn rooms(&self, batch: Batch) -> (Taken, Taken) {
-        let trainer = self.learners().into_iter().chain(&self.reference);
+        let trainer = self.learners().chain(&self.reference);
         let scoring = Room::of_all(trainer.map(|model| model.scoring_room(batch)));
         let training = self.learners().map(|model| model.training_room(batch));
         let reward = self.reward.as_ref().map(|model| model.scoring_room(batch).taken());
         let reward = reward.unwrap_or_default();
         let score = scoring.taken().and(reward);
-        (score, Room::of_all(training.into_iter()).or(scoring).taken().and(reward))
+        (score, Room::of_all(training).or(scoring).taken().and(reward))
     }
 }
 
@@ -105,7 +105,7 @@ impl Planned for PpoConfig {
             Device::Cuda(_) => models.passes(batch, self.ppo.entropy_coef > 0.0),
         };
         let learners = models.learners();
-        let learn = |phases: &mut Phases| learners.iter().for_each(|model| model.learn_in(phases));
+        let learn = |phases: &mut Phases| learners.clone().for_each(|model| model.learn_in(phases));
         if self.ppo.iterations > 1 {
             learn(&mut phases);
             phases.keep_room(update);
@@ -116,7 +116,7 @@ impl Planned for PpoConfig {
             learn(&mut phases);
         }
         phases.add_pass("update", update);
-        let most = |of: fn(&PlannedModel) -> u64| learners.map(of).into_iter().max().unwrap_or(0);
+        let most = |of: fn(&PlannedModel) -> u64| learners.clone().map(of).max().unwrap_or(0);
         phases.add("optimizer", &[(Part::Copies, most(PlannedModel::stepping))]);
         phases.add("refit", &[(Part::Copies, refit)]);
         phases.add("checkpoint", &[(Part::Copies, most(PlannedModel::saving))]);

@@ -217,6 +217,11 @@ fn ppo_holds_policy_critic_and_reference() {
     assert_eq!(of(&plan, "generate", Part::Refit), 0);
     let without = ppo("ppo.kl_coef = 0.0\n");
     assert_eq!(of(&without, "update", Part::Weights), 4 * (PARAMETERS + critic));
+    let alone = ppo("ppo.preset = 'grpo'\nppo.samples_per_prompt = 2\n");
+    assert_eq!(of(&alone, "update", Part::Weights), 4 * PARAMETERS);
+    assert_eq!(of(&alone, "update", Part::Optimizer), 8 * PARAMETERS);
+    assert_eq!(of(&alone, "update", Part::Gradients), 4 * PARAMETERS);
+    assert_eq!(of(&alone, "checkpoint", Part::Copies), 8 * PARAMETERS);
 }
 
 #[test]

@@ -318,7 +318,9 @@ impl PpoRun<'_, '_> {
         let checkpoint = self.session.save(iteration, |dir| {
             faults.strike("checkpoint", iteration)?;
             models::save(&dir.join("policy"), &trainer.policy().model, base, &[])?;
-            models::save(&dir.join("value"), &trainer.critic().model, base, &[])?;
+            if let Some(critic) = trainer.critic() {
+                models::save(&dir.join("value"), &critic.model, base, &[])?;
+            }
             checkpoint::save(dir, trainer)?;
             checkpoint::save_queue(dir, queued)
         })?;

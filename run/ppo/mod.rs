@@ -44,7 +44,7 @@ pub struct PpoOutcome {
     pub last: Option<Metrics>,
 }
 
-/// Trains a policy against a reward and writes it into the run directory, with its critic.
+/// Trains a policy against a reward and writes it into the run directory, with its critic where it has one.
 ///
 /// # Errors
 /// As [`super::sft`]; when engine or reward fail on the way, or do not answer until their deadlines; when an invariant is

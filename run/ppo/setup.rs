@@ -30,7 +30,7 @@ pub(super) fn longest_rollout(config: &PpoConfig, base: &Model, prompts: &[Promp
     prompt.saturating_add(config.sampling.max_new_tokens).min(base.spec().max_positions)
 }
 
-/// Loads policy, reference and critic.
+/// Loads the policy, and reference and critic where they are asked.
 pub(super) fn trainer(config: &PpoConfig, base: &Model, longest: usize) -> Result<Trainer> {
     let options =
         models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
@@ -38,15 +38,16 @@ pub(super) fn trainer(config: &PpoConfig, base: &Model, longest: usize) -> Resul
         |opened: &Model, wanted| models::learner(opened, wanted, &options, &config.optimizer);
     let policy = learner(base, Wanted::LanguageModel)?;
     // Without a penalty nobody asks the reference.
-    let reference = match config.ppo.kl_coef > 0.0 {
+    let reference = match config.ppo.has_reference() {
         true => Some(reference(config, base, longest, &options)?),
         false => None,
     };
     let critic = match (config.ppo.value_init, &config.reward) {
+        _ if !config.ppo.has_critic() => None,
         (ValueInit::RewardModel, RewardConfig::Model { path, .. }) => {
-            learner(&models::open(path)?, Wanted::ZeroScore)?
+            Some(learner(&models::open(path)?, Wanted::ZeroScore)?)
         }
-        _ => learner(base, Wanted::ZeroScore)?,
+        _ => Some(learner(base, Wanted::ZeroScore)?),
     };
     let setup = PpoSetup {
         options: config.ppo.clone(),
@@ -100,8 +101,9 @@ pub(super) fn engine(
 
 /// Checks that every weight of policy and critic is finite, so that a checkpoint may hold it.
 pub(super) fn check_weights(trainer: &Trainer) -> Result<(), String> {
-    let models = [("policy", &trainer.policy().model), ("critic", &trainer.critic().model)];
-    models.into_iter().try_for_each(|(name, model)| {
+    let critic = trainer.critic().map(|critic| ("critic", &critic.model));
+    let policy = ("policy", &trainer.policy().model);
+    std::iter::once(policy).chain(critic).try_for_each(|(name, model)| {
         model.check_finite().map_err(|error| format!("in the {name}: {error}"))
     })
 }

@@ -66,6 +66,11 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
     let more = "ppo.iterations = 2\nppo.mini_batches = 2\nppo.kl_coef = 0.05\n";
     world.ppo_of_digits("ppo", "model", "same", more);
     check_names("PPO", &world.metrics("ppo"));
+    let more = "ppo.iterations = 2\nppo.preset = 'grpo'\nppo.samples_per_prompt = 2\n";
+    world.ppo_of_digits("grpo", "model", "same", more);
+    check_names("PPO", &world.metrics("grpo"));
+    let has = |name| world.metrics("grpo").iter().all(|line| line.get(name).is_some());
+    assert!(has("frac_reward_zero_std") && !has("loss/value_avg") && !has("timing_s/ref"));
     let more = "data.train = 'same.jsonl'\ndata.eval = ['same.jsonl']\nsft.max_steps = 2\n";
     world.sft("sft", "model", more);
     check_names("SFT", &world.metrics("sft"));

@@ -129,6 +129,21 @@ fn ppo_that_was_asked_to_stop_goes_on_from_its_checkpoint() {
 }
 
 #[test]
+fn a_run_without_a_critic_goes_on_from_a_checkpoint_without_one() {
+    let world = World::of_digits();
+    world.digits("echo", |prompt, _| prompt);
+    let text = ppo_text(6, "").replace("whiten_rewards = true", "preset = 'grpo'");
+    let config = |name| world.config::<PpoConfig>(name, "guess", &text);
+    run::ppo(&config("whole"), launch(&mut Silent)).unwrap();
+    let said = stopped(2, |launch| run::ppo(&config("halves"), launch));
+    let step: u64 = said.place.split(' ').nth(2).unwrap().parse().unwrap();
+    let checkpoint = world.path(&format!("halves/checkpoints/step_{step}"));
+    assert!(checkpoint.join("policy").is_dir() && !checkpoint.join("value").exists());
+    run::ppo(&config("halves"), resume(&mut Silent)).unwrap();
+    assert_eq!(world.learned("halves"), world.learned("whole"));
+}
+
+#[test]
 fn a_run_that_was_asked_to_stop_before_it_began_leaves_nothing() {
     let world = World::new("0123456789");
     world.digits("any", |prompt, _| prompt);

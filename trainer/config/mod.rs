@@ -9,6 +9,7 @@ mod device;
 mod dpo;
 mod optimizer;
 mod ppo;
+mod preset;
 mod reward_model;
 mod schedule;
 mod sft;
@@ -18,8 +19,9 @@ pub use device::Device;
 pub use dpo::{DpoOptions, PreferenceLoss};
 pub use optimizer::OptimizerConfig;
 pub use ppo::{
-    KlPlace, LogprobTemperature, OldLogprobs, PpoOptions, PpoPreset, ScoreNormalization, ValueInit,
+    KlPlace, LogprobTemperature, OldLogprobs, PpoOptions, ScoreNormalization, ValueInit,
 };
+pub use preset::{AdvantageEstimator, PolicyLossKind, PpoPreset};
 pub use reward_model::RewardModelOptions;
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use sft::SftOptions;

@@ -2,19 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CorrectionOptions, OptionError, at_least_one, ensure, not_negative, positive, share};
+use super::{
+    AdvantageEstimator, CorrectionOptions, OptionError, PolicyLossKind, PpoPreset, at_least_one,
+    ensure, not_negative, positive, share,
+};
 use crate::trainer::{batch::Normalization, kl::KlEstimator};
-
-/// A habit of the field, which sets `epochs` and `gae_lambda` where they are not given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PpoPreset {
-    /// Preference learning: 4 epochs, lambda 0.95 (Ziegler et al., 2019, and its reproductions).
-    #[default]
-    Rlhf,
-    /// Verifiable rewards: 1 epoch, lambda 1.
-    Reasoning,
-}
 
 /// Where the KL penalty acts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,11 +70,14 @@ pub enum ValueInit {
 /// The most rollouts of one iteration: slots for all of them are made before the first is sampled.
 const MOST_ROLLOUTS: usize = 1 << 20;
 
-/// Options of PPO (Schulman et al., 2017) on language models (Ziegler et al., 2019).
+/// Options of PPO (Schulman et al., 2017) on language models (Ziegler et al., 2019), and of its relatives without a critic:
+/// an advantage estimator and a loss, which combine as they please.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoOptions {
-    /// Default `rlhf`.
+    /// Sets what is not given of `epochs`, `gae_lambda`, `advantage`, `group_std`, `policy_loss`, `loss_normalization`,
+    /// `clip_range`, `clip_range_high`, `kl_coef`, `kl_estimator` and `kl_in`. Default `rlhf`, whose values are the
+    /// defaults below.
     pub preset: PpoPreset,
     /// Iterations of the run: generate, score, update, refit. Default 100.
     pub iterations: u64,
@@ -97,19 +92,27 @@ pub struct PpoOptions {
     /// Tokens of one forward pass; a longer sequence goes alone. Affects memory and speed, not the result. Default 8192.
     pub micro_batch_tokens: usize,
 
-    /// How far below 1 the ratio still has a gradient (epsilon). Default 0.2.
-    pub clip_range: f64,
+    /// How advantages are estimated. Default `gae`, the only one with a critic; the options of the critic mean nothing
+    /// to the others.
+    pub advantage: Option<AdvantageEstimator>,
+    /// Whether `grpo` divides by the standard deviation of the group. Default true.
+    pub group_std: Option<bool>,
+    /// What is minimised. Default `ppo`.
+    pub policy_loss: Option<PolicyLossKind>,
+
+    /// How far below 1 the ratio still has a gradient (epsilon). Default 0.2. `cispo` has no such bound.
+    pub clip_range: Option<f64>,
     /// How far above 1; default: `clip_range`.
     pub clip_range_high: Option<f64>,
     /// Bounds the loss of a token with negative advantage by this times its advantage (Ye et al., 2020); above 1.
-    /// Default 0: off; usual 3.
+    /// Default 0: off; usual 3. For `ppo` and `gspo`.
     pub dual_clip: f64,
     /// The exponents of the ratio and of importance weights are kept within plus and minus this. Default 20.
     pub max_log_ratio: f64,
     /// Weight of the policy's entropy, which is added to what is maximised. Default 0.
     pub entropy_coef: f64,
     /// What a token weighs in the losses. Default `token-mean`.
-    pub loss_normalization: Normalization,
+    pub loss_normalization: Option<Normalization>,
     /// Stops the iteration's optimizer steps once a mini-batch's `policy/approxkl_avg`, the mean of
     /// `(logprob - old)^2 / 2`, exceeds this. Default 0: off.
     pub target_kl: f64,
@@ -135,19 +138,20 @@ pub struct PpoOptions {
     pub gamma: f64,
     /// Lambda of generalised advantage estimation. Default by the preset: 0.95 or 1.
     pub gae_lambda: Option<f64>,
-    /// Bring advantages to mean 0 and variance 1 over all tokens of the iteration. Default true.
-    pub whiten_advantages: bool,
+    /// Bring advantages to mean 0 and variance 1 over all tokens of the iteration. Default true, and false where
+    /// `advantage` is `rloo` or `grpo`.
+    pub whiten_advantages: Option<bool>,
     /// Bring per-token rewards, KL included, to variance 1 over all tokens of the iteration, keeping the mean.
     /// Default false.
     pub whiten_rewards: bool,
 
-    /// Weight of the KL penalty; where it starts if adaptive. Default 0.05.
-    pub kl_coef: f64,
+    /// Weight of the KL penalty; where it starts if adaptive. Default 0.05. At 0 no reference model is loaded.
+    pub kl_coef: Option<f64>,
     /// How a token's KL is estimated: `k1`, `abs`, `k2` or `k3`. Default `k1`. `k1` has no gradient to speak of as a
     /// loss, so `kl_in = "loss"` needs another.
-    pub kl_estimator: KlEstimator,
+    pub kl_estimator: Option<KlEstimator>,
     /// Where the penalty acts. Default `reward`.
-    pub kl_in: KlPlace,
+    pub kl_in: Option<KlPlace>,
     /// Steers the coefficient so that the KL of a completion stays at this (nats). Default 0: the coefficient is fixed.
     pub kl_target: f64,
     /// Inertia of an adaptive coefficient, in samples: n of them change it by a fifth of n / horizon at most. At least
@@ -176,12 +180,15 @@ impl Default for PpoOptions {
             epochs: None,
             mini_batches: 1,
             micro_batch_tokens: 8192,
-            clip_range: 0.2,
+            advantage: None,
+            group_std: None,
+            policy_loss: None,
+            clip_range: None,
             clip_range_high: None,
             dual_clip: 0.0,
             max_log_ratio: 20.0,
             entropy_coef: 0.0,
-            loss_normalization: Normalization::TokenMean,
+            loss_normalization: None,
             target_kl: 0.0,
             mask_unfinished: false,
             old_logprobs: OldLogprobs::Recompute,
@@ -193,11 +200,11 @@ impl Default for PpoOptions {
             critic_warmup_iterations: 0,
             gamma: 1.0,
             gae_lambda: None,
-            whiten_advantages: true,
+            whiten_advantages: None,
             whiten_rewards: false,
-            kl_coef: 0.05,
-            kl_estimator: KlEstimator::K1,
-            kl_in: KlPlace::Reward,
+            kl_coef: None,
+            kl_estimator: None,
+            kl_in: None,
             kl_target: 0.0,
             kl_horizon: 10_000.0,
             missing_eos_penalty: 0.0,
@@ -211,23 +218,73 @@ impl Default for PpoOptions {
 impl PpoOptions {
     /// Returns the passes over one iteration's rollouts.
     pub fn epochs(&self) -> usize {
-        self.epochs.unwrap_or(match self.preset {
-            PpoPreset::Rlhf => 4,
-            PpoPreset::Reasoning => 1,
-        })
+        self.epochs.unwrap_or(self.preset.habits().epochs)
     }
 
     /// Returns the lambda of advantage estimation.
     pub fn gae_lambda(&self) -> f64 {
-        self.gae_lambda.unwrap_or(match self.preset {
-            PpoPreset::Rlhf => 0.95,
-            PpoPreset::Reasoning => 1.0,
-        })
+        self.gae_lambda.unwrap_or(self.preset.habits().gae_lambda)
+    }
+
+    /// Returns how advantages are estimated.
+    pub fn advantage(&self) -> AdvantageEstimator {
+        self.advantage.unwrap_or(self.preset.habits().advantage)
+    }
+
+    /// Says whether there is a critic.
+    pub fn has_critic(&self) -> bool {
+        self.advantage().has_critic()
+    }
+
+    /// Says whether there is a reference model: without a penalty nobody asks it.
+    pub fn has_reference(&self) -> bool {
+        self.kl_coef() > 0.0
+    }
+
+    /// Says whether the advantages of a group are divided by their standard deviation.
+    pub fn group_std(&self) -> bool {
+        self.group_std.unwrap_or(self.preset.habits().group_std)
+    }
+
+    /// Returns what is minimised.
+    pub fn policy_loss(&self) -> PolicyLossKind {
+        self.policy_loss.unwrap_or(self.preset.habits().policy_loss)
+    }
+
+    /// Returns what a token weighs in the losses.
+    pub fn loss_normalization(&self) -> Normalization {
+        self.loss_normalization.unwrap_or(self.preset.habits().loss_normalization)
+    }
+
+    /// Returns how far below 1 the ratio still has a gradient.
+    pub fn clip_range(&self) -> f64 {
+        self.clip_range.unwrap_or(self.preset.habits().clip_range)
     }
 
     /// Returns how far above 1 the ratio still has a gradient.
     pub fn clip_range_high(&self) -> f64 {
-        self.clip_range_high.unwrap_or(self.clip_range)
+        let given = self.clip_range_high.or(self.preset.habits().clip_range_high);
+        given.unwrap_or(self.clip_range())
+    }
+
+    /// Says whether advantages are whitened over the iteration.
+    pub fn whiten_advantages(&self) -> bool {
+        self.whiten_advantages.unwrap_or(self.advantage().whitens())
+    }
+
+    /// Returns the weight of the KL penalty.
+    pub fn kl_coef(&self) -> f64 {
+        self.kl_coef.unwrap_or(self.preset.habits().kl_coef)
+    }
+
+    /// Returns how a token's KL is estimated.
+    pub fn kl_estimator(&self) -> KlEstimator {
+        self.kl_estimator.unwrap_or(self.preset.habits().kl_estimator)
+    }
+
+    /// Returns where the penalty acts.
+    pub fn kl_in(&self) -> KlPlace {
+        self.kl_in.unwrap_or(self.preset.habits().kl_in)
     }
 
     /// Returns the rollouts of one iteration.
@@ -251,7 +308,16 @@ impl PpoOptions {
         Self {
             epochs: Some(self.epochs()),
             gae_lambda: Some(self.gae_lambda()),
+            advantage: Some(self.advantage()),
+            group_std: Some(self.group_std()),
+            policy_loss: Some(self.policy_loss()),
+            loss_normalization: Some(self.loss_normalization()),
+            clip_range: Some(self.clip_range()),
             clip_range_high: Some(self.clip_range_high()),
+            whiten_advantages: Some(self.whiten_advantages()),
+            kl_coef: Some(self.kl_coef()),
+            kl_estimator: Some(self.kl_estimator()),
+            kl_in: Some(self.kl_in()),
             critic_lr: Some(self.critic_lr.unwrap_or(lr)),
             ..self.clone()
         }
@@ -265,6 +331,7 @@ impl PpoOptions {
         self.validate_batches()?;
         self.validate_policy()?;
         self.validate_values()?;
+        self.validate_advantage()?;
         self.validate_kl()?;
         self.validate_correction()?;
         not_negative("missing_eos_penalty", self.missing_eos_penalty)?;
@@ -293,13 +360,19 @@ impl PpoOptions {
     }
 
     fn validate_policy(&self) -> Result<(), OptionError> {
-        let below_one = self.clip_range > 0.0 && self.clip_range < 1.0;
-        ensure(below_one, "clip_range", "above 0 and below 1", self.clip_range)?;
+        let below_one = self.clip_range() > 0.0 && self.clip_range() < 1.0;
+        ensure(below_one, "clip_range", "above 0 and below 1", self.clip_range())?;
         positive("clip_range_high", self.clip_range_high())?;
         ensure(
             self.dual_clip == 0.0 || (self.dual_clip > 1.0 && self.dual_clip.is_finite()),
             "dual_clip",
             "above 1, or 0 for off",
+            self.dual_clip,
+        )?;
+        ensure(
+            self.dual_clip == 0.0 || self.policy_loss().is_surrogate(),
+            "dual_clip",
+            "0 unless policy_loss is `ppo` or `gspo`",
             self.dual_clip,
         )?;
         positive("max_log_ratio", self.max_log_ratio)?;
@@ -318,6 +391,35 @@ impl PpoOptions {
         )
     }
 
+    fn validate_advantage(&self) -> Result<(), OptionError> {
+        let alone = !self.advantage().compares_groups();
+        ensure(
+            alone || self.samples_per_prompt >= 2,
+            "samples_per_prompt",
+            "at least 2 where advantage is `reinforce_baseline`, `rloo` or `grpo`",
+            self.samples_per_prompt,
+        )?;
+        // A completion is compared with others as a whole.
+        ensure(
+            alone || self.gamma == 1.0,
+            "gamma",
+            "1 where advantage is `reinforce_baseline`, `rloo` or `grpo`",
+            self.gamma,
+        )?;
+        ensure(
+            alone || !self.whiten_rewards,
+            "whiten_rewards",
+            "false where advantage is `reinforce_baseline`, `rloo` or `grpo`",
+            self.whiten_rewards,
+        )?;
+        ensure(
+            self.has_critic() || self.critic_warmup_iterations == 0,
+            "critic_warmup_iterations",
+            "0 unless advantage is `gae`, for there is no critic",
+            self.critic_warmup_iterations,
+        )
+    }
+
     fn validate_values(&self) -> Result<(), OptionError> {
         not_negative("critic_lr", self.critic_lr.unwrap_or(0.0))?;
         not_negative("value_coef", self.value_coef)?;
@@ -333,14 +435,14 @@ impl PpoOptions {
     }
 
     fn validate_kl(&self) -> Result<(), OptionError> {
-        not_negative("kl_coef", self.kl_coef)?;
+        not_negative("kl_coef", self.kl_coef())?;
         not_negative("kl_target", self.kl_target)?;
         positive("kl_horizon", self.kl_horizon)?;
         ensure(
-            self.kl_target == 0.0 || self.kl_coef > 0.0,
+            self.kl_target == 0.0 || self.kl_coef() > 0.0,
             "kl_coef",
             "above 0 where kl_target is given",
-            self.kl_coef,
+            self.kl_coef(),
         )?;
         // Further from its target, an iteration would turn the coefficient's sign.
         ensure(
@@ -350,7 +452,7 @@ impl PpoOptions {
             self.kl_horizon,
         )?;
         ensure(
-            self.kl_in == KlPlace::Reward || self.kl_estimator != KlEstimator::K1,
+            self.kl_in() == KlPlace::Reward || self.kl_estimator() != KlEstimator::K1,
             "kl_estimator",
             "abs, k2 or k3 where kl_in is `loss`",
             "k1",
@@ -372,6 +474,23 @@ mod tests {
         assert_eq!((options.epochs(), options.gae_lambda()), (2, 1.0));
         assert_eq!(PpoOptions::default().epochs(), 4);
         assert_eq!(PpoOptions::default().gae_lambda(), 0.95);
+    }
+
+    #[test]
+    fn a_presets_loss_and_estimator_combine_with_what_is_spelled_out() {
+        let read = |toml: &str| toml::from_str::<PpoOptions>(toml).unwrap();
+        let grpo = read("preset = 'grpo'\nadvantage = 'rloo'\nkl_coef = 0.04");
+        assert_eq!(grpo.advantage(), AdvantageEstimator::Rloo);
+        assert_eq!(grpo.loss_normalization(), Normalization::SeqMeanTokenMean);
+        assert_eq!((grpo.kl_in(), grpo.kl_estimator()), (KlPlace::Loss, KlEstimator::K3));
+        assert!(grpo.has_reference() && !grpo.has_critic() && !grpo.whiten_advantages());
+        assert!(!read("preset = 'dr_grpo'").group_std());
+        assert_eq!(read("preset = 'dapo'").clip_range_high(), 0.28);
+        let gspo = read("preset = 'gspo'");
+        assert_eq!((gspo.policy_loss(), gspo.clip_range()), (PolicyLossKind::Gspo, 3e-4));
+        assert!(read("preset = 'reinforce_pp'").whiten_advantages());
+        let ppo = PpoOptions::default();
+        assert!(ppo.has_critic() && ppo.has_reference() && ppo.whiten_advantages());
     }
 
     #[test]
@@ -411,6 +530,22 @@ mod tests {
         assert_eq!(
             rule_broken_by("old_logprobs = 'rollout'\ncorrection.apply = 'always'"),
             "correction.apply must be on_mismatch where old_logprobs is `rollout`, got always"
+        );
+        assert_eq!(
+            rule_broken_by("preset = 'grpo'"),
+            "samples_per_prompt must be at least 2 where advantage is `reinforce_baseline`, `rloo` or `grpo`, got 1"
+        );
+        assert_eq!(
+            rule_broken_by("advantage = 'rloo'\nsamples_per_prompt = 2\ngamma = 0.9"),
+            "gamma must be 1 where advantage is `reinforce_baseline`, `rloo` or `grpo`, got 0.9"
+        );
+        assert_eq!(
+            rule_broken_by("advantage = 'reinforce'\ncritic_warmup_iterations = 1"),
+            "critic_warmup_iterations must be 0 unless advantage is `gae`, for there is no critic, got 1"
+        );
+        assert_eq!(
+            rule_broken_by("policy_loss = 'cispo'\ndual_clip = 3.0"),
+            "dual_clip must be 0 unless policy_loss is `ppo` or `gspo`, got 3"
         );
         assert_eq!(rule_broken_by("gamma = nan"), "gamma must be from 0 to 1, got NaN");
     }

@@ -5,18 +5,23 @@
 //!     sample completions from the policy, and have them scored
 //!     score   old, reference log-probs and values of every token        over fixed micro-batches
 //!             r_t = -kl_coef kl_t, and the score at the last token
-//!             advantages and returns by GAE; whiten the advantages
+//!             advantages and returns by GAE; whiten the advantages     other estimators: see [`super::advantage`]
 //!             w_t = exp(old - rollout), bounded                        where a correction acts, else 1
 //!     update  for each epoch, for each mini-batch
 //!                 critic  follows  1/2 max((V - R)^2, (clip(V) - R)^2)
 //!                 policy  follows  w max(-A r, -A clip(r))             r = exp(logprob - old)
 //! ```
 //!
+//! Critic and reference are there where the options ask for them: an estimator other than GAE has no critic, and at a
+//! `kl_coef` of 0 nobody asks the reference. Losses other than the clipped surrogate: see [`super::loss`].
+//!
 //! Everything is per completion token, the stop token included; prompts carry no loss. The value and the log-prob of
 //! token `t` both come from the row of token `t - 1`. Because both passes of the box run over the same micro-batches,
 //! the ratio is exactly 1 until the weights first move; see [`super::batch`]. Where `w` acts in every iteration, this is
 //! the decoupled objective; see [`super::correction`].
 
+mod advantages;
+mod policy_loss;
 mod stats;
 mod trajectories;
 
@@ -24,23 +29,19 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use policy_loss::PolicyLoss;
+pub use stats::{Foresight, PpoStats, ScoreStats, ValueStats};
 use stats::{PolicyTally, ValueTally};
-pub use stats::{PpoStats, ScoreStats};
 pub use trajectories::Trajectories;
 use trajectories::{Rollouts, Scored};
 
 use super::{
     Error,
     batch::{MicroBatch, PackedBatch, Plan, epoch_order},
-    config::{
-        KlPlace, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig,
-    },
+    config::{LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions, ScheduleConfig},
     kl::KlController,
-    learner::{
-        Entropy, LanguageLearner, LanguageModel, LogprobOptions, ScoreLearner, TokenGradient,
-        TokenLogprobs,
-    },
-    loss::{RatioClip, clipped_surrogate, clipped_value, ratio},
+    learner::{Entropy, LanguageLearner, LanguageModel, LogprobOptions, ScoreLearner},
+    loss::clipped_value,
     phases::{Phase, Phases},
     reward::{Reward, ScoreShaper},
     schedule::Schedule,
@@ -54,8 +55,8 @@ pub struct PpoModels<P, C> {
     pub policy: P,
     /// What the KL is taken against; without one there is no KL, and `kl_coef` must be 0.
     pub reference: Option<Box<dyn LanguageModel + Send>>,
-    /// What foresees the rewards.
-    pub critic: C,
+    /// What foresees the rewards: needed where `advantage` is `gae`, and asked by no other estimator.
+    pub critic: Option<C>,
 }
 
 /// How PPO is to be done.
@@ -94,7 +95,7 @@ pub struct PpoState {
     pub critic_skips: Skips,
 }
 
-/// A policy and its critic in PPO.
+/// A policy in PPO, and its critic where it has one.
 pub struct Ppo<P, C> {
     models: PpoModels<P, C>,
     setup: PpoSetup,
@@ -117,10 +118,17 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         if !(setup.temperature > 0.0 && setup.temperature.is_finite()) {
             return Err(Error::input("PPO's sampling temperature", "above 0", setup.temperature));
         }
-        if models.reference.is_none() && options.kl_coef > 0.0 {
-            return Err(Error::input("kl_coef", "0 without a reference policy", options.kl_coef));
+        let coef = options.kl_coef();
+        if models.reference.is_none() && options.has_reference() {
+            return Err(Error::input("kl_coef", "0 without a reference policy", coef));
         }
-        let coef = options.kl_coef;
+        if models.critic.is_none() && options.has_critic() {
+            return Err(Error::input(
+                "advantage",
+                "one that needs no critic where there is none",
+                "gae",
+            ));
+        }
         let kl = if options.kl_target > 0.0 {
             KlController::Adaptive { coef, target: options.kl_target, horizon: options.kl_horizon }
         } else {
@@ -195,9 +203,12 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
                 })?,
                 None => Vec::new(),
             },
-            values: self
-                .phases
-                .time("values", || each(plan, |packed| self.models.critic.values(packed)))?,
+            values: match &self.models.critic {
+                Some(critic) if self.setup.options.has_critic() => {
+                    self.phases.time("values", || each(plan, |packed| critic.values(packed)))?
+                }
+                _ => Vec::new(),
+            },
         })
     }
 
@@ -225,9 +236,11 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             let count = trajectories.plan.mini_batches.len();
             for part in epoch_order(count, epoch, self.iteration_seed()) {
                 let mini_batch = &trajectories.plan.mini_batches[part];
-                let began = Instant::now();
-                self.step_critic(mini_batch, trajectories, &mut values)?;
-                self.phases.ended("update_critic", began);
+                if options.has_critic() {
+                    let began = Instant::now();
+                    self.step_critic(mini_batch, trajectories, &mut values)?;
+                    self.phases.ended("update_critic", began);
+                }
                 if warming_up {
                     continue;
                 }
@@ -253,7 +266,7 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             kl_coef,
             policy_skips: self.state.policy_skips,
             critic_skips: self.state.critic_skips,
-            ..PpoStats::of(&policy, &values)
+            ..PpoStats::of(&policy, options.has_critic().then_some(&values))
         })
     }
 
@@ -265,8 +278,9 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         tally: &mut ValueTally,
     ) -> Result<(), Error> {
         let (options, before) = (&self.setup.options, tally.clone());
+        let Some(critic) = &mut self.models.critic else { return Ok(()) };
         for micro_batch in mini_batch {
-            self.models.critic.train_values(&micro_batch.packed, &mut |values| {
+            critic.train_values(&micro_batch.packed, &mut |values| {
                 let tokens = values.iter().zip(micro_batch.rows.clone());
                 tokens
                     .map(|(&value, t)| {
@@ -281,7 +295,7 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             })?;
         }
         let lr = self.critic_schedule.lr(self.state.critic_steps);
-        let grad_norm = self.models.critic.step_if_finite(tally.step_loss(), lr)?;
+        let grad_norm = critic.step_if_finite(tally.step_loss(), lr)?;
         self.state.critic_skips.note(grad_norm);
         self.state.critic_steps += 1;
         match grad_norm {
@@ -299,7 +313,8 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         tally: &mut PolicyTally,
     ) -> Result<f64, Error> {
         let loss = PolicyLoss::new(&self.setup.options, self.state.kl.coef());
-        let entropy = if loss.entropy_coef > 0.0 { Entropy::Train } else { Entropy::Measure };
+        let entropy =
+            if self.setup.options.entropy_coef > 0.0 { Entropy::Train } else { Entropy::Measure };
         let (options, before) = (LogprobOptions { entropy, ..self.logprobs() }, tally.clone());
         for micro_batch in mini_batch {
             self.models.policy.train_logprobs(&micro_batch.packed, &options, &mut |out| {
@@ -346,14 +361,14 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         &mut self.models.policy
     }
 
-    /// Returns the critic.
-    pub fn critic(&self) -> &C {
-        &self.models.critic
+    /// Returns the critic, where there is one.
+    pub fn critic(&self) -> Option<&C> {
+        self.models.critic.as_ref()
     }
 
     /// Returns the critic, to restore it from a checkpoint.
-    pub fn critic_mut(&mut self) -> &mut C {
-        &mut self.models.critic
+    pub fn critic_mut(&mut self) -> Option<&mut C> {
+        self.models.critic.as_mut()
     }
 
     /// Returns where the run stands.
@@ -377,69 +392,6 @@ fn each(
         said.extend(ask(&micro_batch.packed)?);
     }
     Ok(said)
-}
-
-/// The policy's loss of a token, with the options that shape it.
-struct PolicyLoss {
-    clip: RatioClip,
-    kl: Option<(super::kl::KlEstimator, f64)>,
-    entropy_coef: f64,
-}
-
-impl PolicyLoss {
-    fn new(options: &PpoOptions, kl_coef: f64) -> Self {
-        let in_loss = options.kl_in == KlPlace::Loss && kl_coef > 0.0;
-        Self {
-            clip: RatioClip {
-                low: options.clip_range,
-                high: options.clip_range_high(),
-                dual: options.dual_clip,
-                max_log_ratio: options.max_log_ratio,
-            },
-            kl: in_loss.then_some((options.kl_estimator, kl_coef)),
-            entropy_coef: options.entropy_coef,
-        }
-    }
-
-    /// Returns the loss's derivatives with respect to a micro-batch's log-probs and entropies.
-    ///
-    /// ```text
-    /// loss_t = weight_t (w_t surrogate_t + kl_coef kl_t - entropy_coef H_t)    the KL only where it is in the loss
-    /// ```
-    fn gradients(
-        &self,
-        out: &TokenLogprobs,
-        micro_batch: &MicroBatch,
-        trajectories: &Trajectories,
-        tally: &mut PolicyTally,
-    ) -> TokenGradient {
-        let mut gradients = TokenGradient::default();
-        for (n, t) in micro_batch.rows.clone().enumerate() {
-            let (logprob, old) =
-                (f64::from(out.logprobs[n]), f64::from(trajectories.old_logprobs[t]));
-            let weight = f64::from(trajectories.policy_weights[t]);
-            let advantage = trajectories.advantages[t].into();
-            let importance = trajectories.importance_weights[t].into();
-            let mut term = clipped_surrogate(logprob, old, advantage, &self.clip).times(importance);
-            let surrogate = term.loss;
-            if let Some((estimator, coef)) = self.kl {
-                let reference = trajectories.ref_logprobs[t].into();
-                term.loss += coef * estimator.value(logprob, reference);
-                term.gradient += coef * estimator.gradient(logprob, reference);
-            }
-            let entropy = f64::from(out.entropy[n]);
-            term.loss -= self.entropy_coef * entropy;
-            gradients.logprobs.push((term.gradient * weight) as f32);
-            if self.entropy_coef > 0.0 {
-                gradients.entropy.push((-self.entropy_coef * weight) as f32);
-            }
-            if weight > 0.0 {
-                let ratio = ratio(logprob, old, self.clip.max_log_ratio);
-                tally.token(&term, weight, (surrogate, logprob - old, ratio, entropy));
-            }
-        }
-        gradients
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,31 @@ use crate::trainer::{
     stats::{Mismatch, RunningMoments, Summary},
 };
 
+/// What a critic expected of an iteration's tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Foresight {
+    /// Values before the update.
+    pub values: Summary,
+    /// What the critic is to learn.
+    pub returns: Summary,
+    /// How much of the returns' variance the values explain.
+    pub explained_variance: f64,
+}
+
+impl Foresight {
+    fn metrics(&self) -> [(&'static str, f64); 7] {
+        [
+            ("critic/values/mean", self.values.mean),
+            ("critic/values/min", self.values.min),
+            ("critic/values/max", self.values.max),
+            ("critic/returns/mean", self.returns.mean),
+            ("critic/returns/min", self.returns.min),
+            ("critic/returns/max", self.returns.max),
+            ("critic/vf_explained_var", self.explained_variance),
+        ]
+    }
+}
+
 /// What an iteration's rollouts looked like.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScoreStats {
@@ -30,14 +55,12 @@ pub struct ScoreStats {
     pub lengths: Vec<f32>,
     /// Tokens of each completion's prompt.
     pub prompt_lengths: Vec<f32>,
-    /// Values before the update.
-    pub values: Summary,
-    /// What the critic is to learn.
-    pub returns: Summary,
     /// Advantages, before whitening.
     pub advantages: Summary,
-    /// How much of the returns' variance the values explain.
-    pub explained_variance: f64,
+    /// What the critic expected, where there is one.
+    pub foresight: Option<Foresight>,
+    /// Share of prompts whose completions all scored the same, where they are compared with each other.
+    pub zero_std: Option<f64>,
     /// Engine against trainer, over the tokens that the engine sampled with the weights that are to learn. `None` without
     /// such tokens, and where the old log-probs are the engine's.
     pub mismatch: Option<Mismatch>,
@@ -52,6 +75,9 @@ impl ScoreStats {
     pub fn metrics(&self) -> Vec<(String, f64)> {
         let mut metrics: Vec<(String, f64)> =
             self.of_rewards().into_iter().map(|(name, value)| (name.into(), value)).collect();
+        let foreseen = self.foresight.iter().flat_map(Foresight::metrics);
+        metrics.extend(foreseen.map(|(name, value)| (name.into(), value)));
+        metrics.extend(self.zero_std.map(|share| ("frac_reward_zero_std".into(), share)));
         for (prefix, compared) in [("parity", &self.mismatch), ("staleness", &self.staleness)] {
             metrics.extend(compared.iter().flat_map(|compared| compared.metrics(prefix)));
         }
@@ -62,7 +88,7 @@ impl ScoreStats {
         metrics
     }
 
-    fn of_rewards(&self) -> [(&'static str, f64); 31] {
+    fn of_rewards(&self) -> [(&'static str, f64); 24] {
         let (lengths, prompts) = (Summary::of(&self.lengths), Summary::of(&self.prompt_lengths));
         let rewards = Summary::of(&self.rewards);
         let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
@@ -87,19 +113,23 @@ impl ScoreStats {
             ("critic/rewards/mean", rewards.mean),
             ("critic/rewards/min", rewards.min),
             ("critic/rewards/max", rewards.max),
-            ("critic/values/mean", self.values.mean),
-            ("critic/values/min", self.values.min),
-            ("critic/values/max", self.values.max),
-            ("critic/returns/mean", self.returns.mean),
-            ("critic/returns/min", self.returns.min),
-            ("critic/returns/max", self.returns.max),
             ("critic/advantages/mean", self.advantages.mean),
             ("critic/advantages/std", self.advantages.std),
             ("critic/advantages/min", self.advantages.min),
             ("critic/advantages/max", self.advantages.max),
-            ("critic/vf_explained_var", self.explained_variance),
         ]
     }
+}
+
+/// What the critic's optimizer steps looked like.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ValueStats {
+    /// Mean of the loss over optimizer steps, before `value_coef`.
+    pub loss: f64,
+    /// Share of tokens whose value's loss a clip holds.
+    pub clip_fraction: f64,
+    /// Mean norm of the gradient before clipping.
+    pub grad_norm: f64,
 }
 
 /// What an iteration's optimizer steps looked like. Means are over all loss tokens of all optimizer steps.
@@ -115,14 +145,12 @@ pub struct PpoStats {
     pub policy_steps: u64,
     /// Mean of the surrogate (without KL and entropy) over optimizer steps, each normalised as the options say.
     pub policy_loss: f64,
-    /// Mean of the critic's loss over optimizer steps, before `value_coef`.
-    pub value_loss: f64,
+    /// How the critic learned, where there is one.
+    pub values: Option<ValueStats>,
     /// Mean of `(logprob - old)^2 / 2`.
     pub approx_kl: f64,
     /// Share of tokens whose surrogate a clip holds.
     pub clip_fraction: f64,
-    /// Share of tokens whose value's loss a clip holds.
-    pub value_clip_fraction: f64,
     /// Mean entropy of the policy (nats).
     pub entropy: f64,
     /// Mean ratio.
@@ -133,8 +161,6 @@ pub struct PpoStats {
     pub first_ratio_error: f64,
     /// Mean norm of the policy's gradient before clipping.
     pub policy_grad_norm: f64,
-    /// Mean norm of the critic's gradient before clipping.
-    pub critic_grad_norm: f64,
     /// Optimizer steps of the policy that were skipped; they count nowhere else.
     pub policy_skips: Skips,
     /// Those of the critic.
@@ -142,20 +168,18 @@ pub struct PpoStats {
 }
 
 impl PpoStats {
-    pub(super) fn of(policy: &PolicyTally, values: &ValueTally) -> Self {
+    pub(super) fn of(policy: &PolicyTally, values: Option<&ValueTally>) -> Self {
         Self {
             policy_steps: policy.grad_norm.count(),
             policy_loss: policy.loss.mean(),
-            value_loss: values.loss.mean(),
+            values: values.map(ValueTally::stats),
             approx_kl: policy.kl.mean(),
             clip_fraction: policy.clipped.mean(),
-            value_clip_fraction: values.clipped.mean(),
             entropy: policy.entropy.mean(),
             ratio: policy.ratio.mean(),
             ratio_variance: policy.ratio.variance(),
             first_ratio_error: policy.first_ratio_error,
             policy_grad_norm: policy.grad_norm.mean(),
-            critic_grad_norm: values.grad_norm.mean(),
             ..Self::default()
         }
     }
@@ -172,15 +196,12 @@ impl PpoStats {
 
     /// Returns the metrics under TRL's names, where it has one.
     pub fn metrics(&self) -> Vec<(&'static str, f64)> {
-        vec![
+        let mut metrics = vec![
             ("policy/approxkl_avg", self.approx_kl),
             ("policy/clipfrac_avg", self.clip_fraction),
             ("policy/entropy_avg", self.entropy),
             ("policy/grad_norm", self.policy_grad_norm),
             ("loss/policy_avg", self.policy_loss),
-            ("loss/value_avg", self.value_loss),
-            ("val/clipfrac_avg", self.value_clip_fraction),
-            ("val/grad_norm", self.critic_grad_norm),
             ("val/ratio", self.ratio),
             ("val/ratio_var", self.ratio_variance),
             ("parity/first_ratio_error", self.first_ratio_error),
@@ -189,7 +210,15 @@ impl PpoStats {
             ("optimizer/skipped", self.skipped() as f64),
             ("lr", self.lr),
             ("episode", self.episodes as f64),
-        ]
+        ];
+        if let Some(values) = &self.values {
+            metrics.extend([
+                ("loss/value_avg", values.loss),
+                ("val/clipfrac_avg", values.clip_fraction),
+                ("val/grad_norm", values.grad_norm),
+            ]);
+        }
+        metrics
     }
 }
 
@@ -245,6 +274,14 @@ pub(super) struct ValueTally {
 }
 
 impl ValueTally {
+    fn stats(&self) -> ValueStats {
+        ValueStats {
+            loss: self.loss.mean(),
+            clip_fraction: self.clipped.mean(),
+            grad_norm: self.grad_norm.mean(),
+        }
+    }
+
     pub(super) fn token(&mut self, term: &Term, weight: f64) {
         self.step_loss += term.loss * weight;
         self.clipped.push(f64::from(term.clipped));

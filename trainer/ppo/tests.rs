@@ -1,4 +1,5 @@
 mod correction;
+mod groups;
 
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -8,8 +9,10 @@ use crate::{
     rollout::{Prompt, PromptId, StopReason, VersionSpan, WeightVersion},
     trainer::{
         batch::{Normalization, PackedBatch},
-        config::ScoreNormalization,
+        config::{KlPlace, ScoreNormalization},
         kl::KlEstimator,
+        learner::TokenLogprobs,
+        loss::{RatioClip, clipped_surrogate},
         tabular::{Bigram, Table, TokenValues},
     },
 };
@@ -32,7 +35,7 @@ fn ppo(options: PpoOptions, lr: f64) -> Ppo<Bigram, TokenValues> {
     let models = PpoModels {
         policy: Bigram::new(VOCAB),
         reference: Some(Box::new(Bigram::new(VOCAB)) as Box<dyn LanguageModel + Send>),
-        critic: TokenValues(Table::of(vec![0.1; VOCAB])),
+        critic: options.has_critic().then(|| TokenValues(Table::of(vec![0.1; VOCAB]))),
     };
     Ppo::new(models, setup(options, lr)).unwrap()
 }
@@ -125,10 +128,10 @@ fn learning_rate_0_leaves_weights_kl_and_ratio_exactly_as_they_are() {
         let stats = ppo.update(&trajectories).unwrap();
         assert_eq!(trajectories.stats.kl, 0.0);
         assert_eq!((stats.ratio, stats.ratio_variance, stats.approx_kl), (1.0, 0.0, 0.0));
-        assert_eq!((stats.clip_fraction, stats.value_clip_fraction), (0.0, 0.0));
+        assert_eq!((stats.clip_fraction, stats.values.unwrap().clip_fraction), (0.0, 0.0));
     }
     assert_eq!(ppo.policy().table.weights, Bigram::new(VOCAB).table.weights);
-    assert_eq!(ppo.critic().0.weights, [0.1; VOCAB]);
+    assert_eq!(ppo.critic().unwrap().0.weights, [0.1; VOCAB]);
 }
 
 #[test]
@@ -136,9 +139,9 @@ fn gradients_do_not_depend_on_the_token_budget() {
     let kinds = [
         PpoOptions::default(),
         PpoOptions {
-            loss_normalization: Normalization::SeqMeanTokenMean,
-            kl_in: KlPlace::Loss,
-            kl_estimator: KlEstimator::K3,
+            loss_normalization: Some(Normalization::SeqMeanTokenMean),
+            kl_in: Some(KlPlace::Loss),
+            kl_estimator: Some(KlEstimator::K3),
             entropy_coef: 0.01,
             mask_unfinished: true,
             dual_clip: 3.0,
@@ -152,7 +155,7 @@ fn gradients_do_not_depend_on_the_token_budget() {
             let rollouts = sample(ppo.policy(), 30, 2);
             let trajectories = ppo.score(&rollouts, &rewards(&rollouts)).unwrap();
             let stats = ppo.update(&trajectories).unwrap();
-            (ppo.models.policy.table.weights, ppo.models.critic.0.weights, stats)
+            (ppo.models.policy.table.weights, ppo.models.critic.unwrap().0.weights, stats)
         };
         let (policy, critic, stats) = updated(100_000);
         for budget in [1, 25] {
@@ -166,7 +169,7 @@ fn gradients_do_not_depend_on_the_token_budget() {
 
 /// Trains on a reward for 30 iterations. Returns the share of even words before and after.
 fn trained(options: PpoOptions, reward: impl Fn(&[Rollout], u64) -> Vec<Reward>) -> (f32, f32) {
-    let mut ppo = ppo(PpoOptions { kl_coef: 0.0, ..options }, 1.0);
+    let mut ppo = ppo(PpoOptions { kl_coef: Some(0.0), ..options }, 1.0);
     let share =
         |rollouts: &[Rollout]| rollouts.iter().map(evenness).sum::<f32>() / rollouts.len() as f32;
     let before = share(&sample(ppo.policy(), 200, 77));
@@ -211,10 +214,10 @@ fn shuffled_rewards_teach_nothing() {
 #[test]
 fn rewards_advantages_and_returns_agree_with_the_table() {
     let options = PpoOptions {
-        kl_coef: 0.5,
+        kl_coef: Some(0.5),
         missing_eos_penalty: 1.0,
         gae_lambda: Some(1.0),
-        whiten_advantages: false,
+        whiten_advantages: Some(false),
         ..Default::default()
     };
     let mut ppo = ppo(options, 1.0);
@@ -272,10 +275,10 @@ fn unfinished_completions_can_be_kept_from_the_policy_but_not_from_the_critic() 
 fn a_kl_in_the_loss_brings_the_policy_back_to_the_reference() {
     for kl_estimator in [KlEstimator::K2, KlEstimator::K3] {
         let options = PpoOptions {
-            kl_in: KlPlace::Loss,
-            kl_coef: 1.0,
-            kl_estimator,
-            clip_range: 0.9,
+            kl_in: Some(KlPlace::Loss),
+            kl_coef: Some(1.0),
+            kl_estimator: Some(kl_estimator),
+            clip_range: Some(0.9),
             ..Default::default()
         };
         let mut ppo = ppo(options, 0.2);
@@ -306,7 +309,7 @@ fn while_the_critic_warms_up_the_policy_stays() {
     assert_eq!(ppo.update(&scored).unwrap().policy_steps, 0);
     assert_eq!(ppo.policy().table.weights, Bigram::new(VOCAB).table.weights);
     assert_eq!(ppo.state().kl.coef(), 0.05, "a KL of 0 by force is none below its target");
-    assert_ne!(ppo.critic().0.weights, [0.1; VOCAB]);
+    assert_ne!(ppo.critic().unwrap().0.weights, [0.1; VOCAB]);
     let scored = ppo.score(&rollouts, &rewards(&rollouts)).unwrap();
     assert_eq!(ppo.update(&scored).unwrap().policy_steps, 4);
     assert_ne!(ppo.policy().table.weights, Bigram::new(VOCAB).table.weights);
@@ -355,7 +358,7 @@ fn a_restored_run_goes_on_bit_for_bit() {
     let text = serde_json::to_string(whole.state()).unwrap();
     let mut resumed = ppo(options, 1.0);
     *resumed.policy_mut() = whole.policy().clone();
-    *resumed.critic_mut() = whole.critic().clone();
+    *resumed.critic_mut().unwrap() = whole.critic().unwrap().clone();
     resumed.restore(serde_json::from_str(&text).unwrap());
     iterate(&mut whole, 2);
     iterate(&mut resumed, 2);
@@ -407,7 +410,7 @@ fn a_penalty_needs_a_reference() {
     let models = PpoModels {
         policy: Bigram::new(VOCAB),
         reference: None,
-        critic: TokenValues(Table::of(vec![0.0; VOCAB])),
+        critic: Some(TokenValues(Table::of(vec![0.0; VOCAB]))),
     };
     let error = Ppo::new(models, setup(PpoOptions::default(), 1.0)).err().unwrap();
     assert_eq!(error.to_string(), "kl_coef must be 0 without a reference policy, got 0.05");
@@ -415,7 +418,8 @@ fn a_penalty_needs_a_reference() {
 
 #[test]
 fn an_entropy_bonus_spreads_the_policy() {
-    let mut ppo = ppo(PpoOptions { kl_coef: 0.0, entropy_coef: 1.0, ..Default::default() }, 0.5);
+    let mut ppo =
+        ppo(PpoOptions { kl_coef: Some(0.0), entropy_coef: 1.0, ..Default::default() }, 0.5);
     let mut entropies = Vec::new();
     for seed in 0..20 {
         let rollouts = sample(ppo.policy(), 40, seed);
@@ -431,7 +435,8 @@ fn an_entropy_bonus_spreads_the_policy() {
 fn a_critic_learns_to_foresee() {
     let options = PpoOptions { value_clip_range: 0.0, value_coef: 0.5, ..Default::default() };
     // The policy stays, so that there is something to be foreseen.
-    let mut ppo = ppo(PpoOptions { critic_warmup_iterations: 99, kl_coef: 0.0, ..options }, 1.0);
+    let mut ppo =
+        ppo(PpoOptions { critic_warmup_iterations: 99, kl_coef: Some(0.0), ..options }, 1.0);
     let reward =
         |rollout: &Rollout| Reward::Score(if rollout.completion[0] == 2 { 1.0 } else { 0.0 });
     let mut explained = Vec::new();
@@ -442,7 +447,7 @@ fn a_critic_learns_to_foresee() {
             .collect();
         let earned: Vec<Reward> = rollouts.iter().map(reward).collect();
         let scored = ppo.score(&rollouts, &earned).unwrap();
-        explained.push(scored.stats.explained_variance);
+        explained.push(scored.stats.foresight.as_ref().unwrap().explained_variance);
         ppo.update(&scored).unwrap();
     }
     // After the first word all is known, before it nothing: of the returns' variance about half can be explained.

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::ScoreStats;
+use super::{Foresight, ScoreStats, advantages::Estimate};
 use crate::{
     rollout::{Rollout, WeightVersion},
     trainer::{
         Error,
-        advantage::{Mean, gae, whiten},
+        advantage::{Mean, whiten},
         batch::{MaskedSequence, Plan},
         config::{KlPlace, PpoOptions},
         correction::{CorrectionStats, ImportanceWeights, importance_weights},
@@ -30,19 +30,19 @@ pub struct Trajectories {
     pub rollout_logprobs: Vec<f32>,
     /// The reference policy's; empty without one.
     pub ref_logprobs: Vec<f32>,
-    /// What the critic expected before the first optimizer step.
+    /// What the critic expected before the first optimizer step; empty without one.
     pub values: Vec<f32>,
     /// What each token earned, KL penalty included.
     pub rewards: Vec<f32>,
     /// How much better it did than expected, whitened where asked for.
     pub advantages: Vec<f32>,
-    /// What the critic is to learn.
+    /// What the critic is to learn; empty without one.
     pub returns: Vec<f32>,
     /// What each token weighs in the policy's loss.
     pub policy_weights: Vec<f32>,
     /// What its policy gradient counts because another policy sampled it; 1 where no correction acts.
     pub importance_weights: Vec<f32>,
-    /// What each token weighs in the critic's loss.
+    /// What each token weighs in the critic's loss; empty without one.
     pub value_weights: Vec<f32>,
     /// What they look like in numbers.
     pub stats: ScoreStats,
@@ -79,14 +79,16 @@ impl Trajectories {
         if options.whiten_rewards {
             whiten(&mut rewards, Mean::Keep);
         }
-        let mut advantages = vec![0.0; plan.tokens()];
-        let (gamma, lambda) = (options.gamma as f32, options.gae_lambda() as f32);
-        for (_, rows) in &rows {
-            let own = gae(&rewards[rows.clone()], &values[rows.clone()], gamma, lambda);
-            advantages[rows.clone()].copy_from_slice(&own);
-        }
-        let returns: Vec<f32> = advantages.iter().zip(&values).map(|(a, v)| a + v).collect();
         let ended = rollouts.ended();
+        let learns = |i: usize| ended[i] || !options.mask_unfinished;
+        let groups = rollouts.groups();
+        let estimate = Estimate { options, rows: &rows, rewards: &rewards, values: &values };
+        let mut advantages = match options.advantage().compares_groups() {
+            true => estimate.in_groups(&groups, shaped, learns),
+            false => estimate.alone(),
+        };
+        // No critic, no values.
+        let returns: Vec<f32> = values.iter().zip(&advantages).map(|(v, a)| a + v).collect();
         let scores: Vec<f32> = rollouts.rewards.iter().map(Reward::score).collect();
         let k1 = KlEstimator::K1.values(&old_logprobs[..ref_logprobs.len()], &ref_logprobs);
         let stats = ScoreStats {
@@ -100,21 +102,29 @@ impl Trajectories {
             kls: of_each_rollout(&k1, &rows),
             lengths: rollouts.rollouts.iter().map(|r| r.completion.len() as f32).collect(),
             prompt_lengths: rollouts.prompt_lengths(),
-            values: Summary::of(&values),
-            returns: Summary::of(&returns),
             advantages: Summary::of(&advantages),
-            explained_variance: explained_variance(&values, &returns),
+            foresight: options.has_critic().then(|| Foresight {
+                values: Summary::of(&values),
+                returns: Summary::of(&returns),
+                explained_variance: explained_variance(&values, &returns),
+            }),
+            zero_std: options
+                .advantage()
+                .compares_groups()
+                .then(|| share_of_equal(&groups, &scores)),
             mismatch: None,
             staleness: None,
             correction: None,
         };
-        if options.whiten_advantages {
+        if options.whiten_advantages() {
             whiten(&mut advantages, Mean::Shift);
         }
-        let normalization = options.loss_normalization;
-        let learns = |i: usize| ended[i] || !options.mask_unfinished;
+        let normalization = options.loss_normalization();
         let policy_weights = plan.weights(normalization, learns);
-        let value_weights = plan.weights(normalization, |_| true);
+        let value_weights = match options.has_critic() {
+            true => plan.weights(normalization, |_| true),
+            false => Vec::new(),
+        };
         Self {
             rollout_logprobs: rollouts.logprobs(&plan),
             importance_weights: vec![1.0; plan.tokens()],
@@ -160,10 +170,10 @@ impl Trajectories {
 
 /// Returns the estimates to be taken off the rewards: none where the penalty is in the loss, or there is no reference.
 fn kl_penalties(old_logprobs: &[f32], ref_logprobs: &[f32], options: &PpoOptions) -> Vec<f32> {
-    if ref_logprobs.is_empty() || options.kl_in == KlPlace::Loss {
+    if ref_logprobs.is_empty() || options.kl_in() == KlPlace::Loss {
         return vec![0.0; old_logprobs.len()];
     }
-    options.kl_estimator.values(old_logprobs, ref_logprobs)
+    options.kl_estimator().values(old_logprobs, ref_logprobs)
 }
 
 /// Returns the sum over all tokens, divided by the number of completions.
@@ -178,6 +188,15 @@ fn of_each_rollout(tokens: &[f32], rows: &[(usize, Range<usize>)]) -> Vec<f32> {
         sums[*i] = tokens.get(rows.clone()).unwrap_or_default().iter().sum();
     }
     sums
+}
+
+/// Returns the share of prompts whose completions all scored the same.
+fn share_of_equal(groups: &[Range<usize>], scores: &[f32]) -> f64 {
+    let equal = |group: &&Range<usize>| {
+        let scores = &scores[(*group).clone()];
+        scores.iter().all(|&score| score == scores[0])
+    };
+    groups.iter().filter(equal).count() as f64 / groups.len().max(1) as f64
 }
 
 /// Rollouts and their rewards, of which every one can be trained on.
@@ -206,6 +225,22 @@ impl<'a> Rollouts<'a> {
             (tokens, mask)
         });
         Ok(Self { rollouts, rewards, sequences: sequences.collect() })
+    }
+
+    /// Returns where the completions of each prompt stand. A prompt that is drawn again has its completions anew.
+    fn groups(&self) -> Vec<Range<usize>> {
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        for (i, rollout) in self.rollouts.iter().enumerate() {
+            let before = i.checked_sub(1).map(|before| &self.rollouts[before]);
+            let same = |before: &&Rollout| {
+                before.prompt.id == rollout.prompt.id && before.sample < rollout.sample
+            };
+            match (before.filter(same), groups.last_mut()) {
+                (Some(_), Some(group)) => group.end = i + 1,
+                _ => groups.push(i..i + 1),
+            }
+        }
+        groups
     }
 
     /// Draws the micro-batches.

@@ -49,9 +49,9 @@ fn an_engine_that_agrees_leaves_the_update_as_it_is_bit_for_bit() {
 fn weights_multiply_the_policy_gradient_and_neither_kl_nor_critic() {
     let mut ppo = ppo(
         PpoOptions {
-            kl_in: KlPlace::Loss,
-            kl_estimator: KlEstimator::K2,
-            kl_coef: 0.5,
+            kl_in: Some(KlPlace::Loss),
+            kl_estimator: Some(KlEstimator::K2),
+            kl_coef: Some(0.5),
             ..always(CorrectionOptions::default())
         },
         1.0,
@@ -94,7 +94,8 @@ fn what_is_masked_counts_nothing_and_changes_nothing_for_the_others() {
         [Normalization::TokenMean, Normalization::SeqMeanTokenMean, Normalization::SeqMeanTokenSum]
     {
         let scored = |rule| {
-            let options = PpoOptions { loss_normalization: normalization, ..always(mask(rule)) };
+            let options =
+                PpoOptions { loss_normalization: Some(normalization), ..always(mask(rule)) };
             let mut ppo = ppo(options, 1.0);
             let mut rollouts = sample(ppo.policy(), 20, 1);
             blur(&mut rollouts);
@@ -159,9 +160,9 @@ fn a_corrected_update_is_nearer_to_that_of_an_engine_that_agrees() {
         let options = PpoOptions {
             correction,
             epochs: Some(1),
-            kl_coef: 0.0,
-            whiten_advantages: false,
-            loss_normalization: Normalization::SeqMeanTokenSum,
+            kl_coef: Some(0.0),
+            whiten_advantages: Some(false),
+            loss_normalization: Some(Normalization::SeqMeanTokenSum),
             ..Default::default()
         };
         let mut ppo = ppo(options, 1.0);
