@@ -124,6 +124,47 @@ fn a_completion_that_does_not_learn_is_compared_with_none() {
     assert_eq!(advantages(&scored).concat(), [0.0; 4]);
 }
 
+#[test]
+fn each_loss_has_the_gradient_of_its_table_once_the_policy_has_moved() {
+    // A completion's two log-probs have moved by 0.3 and -0.1: ratios of 1.3498588 and 0.9048374, the completion's is
+    // exp(0.1) = 1.1051709. The bounds are 0.8 and 1.2. What -A is multiplied by, where A is above 0 and below:
+    let second = 0.904_837_4;
+    let table = [
+        (PolicyLossKind::Ppo, [0.0, second], [1.349_858_8, second]),
+        (PolicyLossKind::Gspo, [1.105_170_9; 2], [1.105_170_9; 2]),
+        (PolicyLossKind::Cispo, [1.2, second], [1.2, second]),
+        (PolicyLossKind::Reinforce, [1.0; 2], [1.0; 2]),
+    ];
+    for (kind, good, bad) in table {
+        let options = PpoOptions { policy_loss: Some(kind), ..options(AdvantageEstimator::Rloo) };
+        let loss = PolicyLoss::new(&options, 0.0);
+        let mut ppo = ppo(options, 1.0);
+        let scored = ppo.score(&pairs(), &scores(&[1.0, 0.0, 0.5, 0.5, 3.0, 1.0, 7.0])).unwrap();
+        let completions = scored.plan.sequence_rows();
+        for micro_batch in scored.plan.micro_batches() {
+            let moved = |t: usize| {
+                let is_first = completions.iter().any(|(_, rows)| rows.start == t);
+                scored.old_logprobs[t] + if is_first { 0.3 } else { -0.1 }
+            };
+            let rows = micro_batch.rows.clone();
+            let out = TokenLogprobs {
+                logprobs: rows.clone().map(moved).collect(),
+                entropy: vec![1.0; rows.len()],
+                ..Default::default()
+            };
+            let tally = &mut PolicyTally::default();
+            let gradients = loss.gradients(&out, micro_batch, &scored, tally).logprobs;
+            for (n, t) in rows.enumerate() {
+                let (_, of) = completions.iter().find(|(_, rows)| rows.contains(&t)).unwrap();
+                let (advantage, weight) = (scored.advantages[t], scored.policy_weights[t]);
+                let factor = if advantage > 0.0 { good } else { bad }[t - of.start];
+                close(&[gradients[n]], &[-advantage * weight * factor]);
+                assert!(weight > 0.0, "{kind:?}");
+            }
+        }
+    }
+}
+
 /// Samples `size` completions for each of so many prompts.
 fn groups(policy: &Bigram, prompts: usize, size: usize, seed: u64) -> Vec<Rollout> {
     let all = sample(policy, prompts * size, seed);
