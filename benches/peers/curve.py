@@ -1,6 +1,6 @@
 """TRL's PPO on what `rollforge ppo` was run on: the same models, prompts and settings, so that rewards lie side by side.
 
-    target/peers/venv/bin/python -P benches/peers/curve.py RUN... --json benches/results/curves.json
+    target/peers/venv/bin/python -P benches/peers/curve.py RUN... --json benches/curves.json
 
 RUN is a directory that `rollforge ppo` wrote, its reward a model. For each, TRL does what its `config.resolved.toml` asks for, and
 the rewards of its iterations are printed beside those in the run's `metrics.jsonl`, as means over all runs.
