@@ -47,6 +47,10 @@ def latest(run: str, model: str) -> pathlib.Path:
 
 
 def refuse_what_trl_cannot(config: dict) -> None:
+    if "ppo" not in config:
+        sys.exit(f"{config['output_dir']} is not a run of PPO")
+    if config["ppo"]["prompts_per_iteration"] % MICRO_BATCH != 0:
+        sys.exit(f"ppo.prompts_per_iteration must be a multiple of {MICRO_BATCH}")
     # TRL counts micro-batches through all mini-batches of a pass, and so takes one step for each pass.
     wanted = {
         ("ppo", "mini_batches"): 1,
@@ -159,6 +163,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--json", type=pathlib.Path)
     asked = parser.parse_args()
+    for run in asked.runs:
+        for name in ("config.resolved.toml", "metrics.jsonl"):
+            if not (run / name).is_file():
+                sys.exit(f"{run} is not what `rollforge ppo` writes: it has no {name}")
     curves = {
         "rollforge": [rollforge(run) for run in asked.runs],
         "trl": [trl(run) for run in asked.runs],

@@ -50,8 +50,8 @@ pub fn queue(options: &QueueBench, progress: &mut dyn FnMut(&str)) -> Result<Rep
     Ok(report)
 }
 
-/// Moves so many batches from a thread that issues, and spins where there is no permit, to one that takes, and returns
-/// how many items those were: permit, push, take, advance.
+/// Moves so many batches from a thread that issues to one that takes, and returns how many items those were: permit, push,
+/// take, advance. Where there is no permit, the first spins for a moment before it yields.
 ///
 /// # Errors
 /// When one side ends before the other.
