@@ -8,6 +8,7 @@ mod backend_name;
 mod bench;
 mod config;
 mod dashboard;
+mod data;
 mod demo;
 mod doctor;
 mod dpo;
@@ -19,6 +20,7 @@ mod output;
 mod plan;
 mod ppo;
 mod prompts;
+mod recipes;
 #[cfg(feature = "libtorch")]
 mod report;
 mod report_page;
@@ -59,6 +61,8 @@ enum Command {
     Engine(engine::Arguments),
     Bench(bench::Arguments),
     Config(config::Arguments),
+    Data(data::Arguments),
+    Recipes(recipes::Arguments),
     Watch(watch::Arguments),
     Report(report_page::Arguments),
     Doctor(doctor::Arguments),
@@ -98,6 +102,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Engine(arguments) => engine::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Data(arguments) => data::run(&arguments),
+        Command::Recipes(arguments) => recipes::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),
         Command::Report(arguments) => report_page::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -51,6 +51,11 @@ impl<'a> FoundColumns<'a> {
         Self { path, names: all.filter(|name| seen.insert(*name)).collect() }
     }
 
+    /// Takes the names of a file's columns, each once.
+    pub(super) fn named(path: &'a Path, names: &'a [String]) -> Self {
+        Self { path, names: names.iter().map(String::as_str).collect() }
+    }
+
     /// Returns the column for a setting of `[data.columns]`: the one it names, or one of the usual names.
     ///
     /// # Errors

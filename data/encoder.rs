@@ -76,6 +76,16 @@ impl<'a> TextEncoder<'a> {
         })
     }
 
+    /// Returns the same without a limit of length.
+    pub(super) fn unlimited(&self) -> Self {
+        Self { max_tokens: usize::MAX, ..self.clone() }
+    }
+
+    /// Returns the longest length of a sample (tokens).
+    pub(super) fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
     /// Returns the model's chat template.
     ///
     /// # Errors

@@ -14,6 +14,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The file is of no kind that is known, or broken as a whole.
     #[error("{}: {message}", path.display())]
     File {

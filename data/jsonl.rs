@@ -17,30 +17,67 @@ use super::{
 /// No line may be longer (bytes), so that a file of another kind is not read into memory as one line.
 const MAX_LINE: u64 = 64 << 20;
 
-/// Reads at most `limit` rows. Blank lines, a byte order mark and carriage returns are allowed.
+/// The rows of a file, one after the other. Blank lines, a byte order mark and carriage returns are allowed.
 ///
-/// # Errors
-/// When the file cannot be read; and at the first line that is not a JSON object in UTF-8.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<Row>, Error> {
-    let failed = |source| Error::Read { path: path.into(), source };
-    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
-    let file: Arc<Path> = path.into();
-    let mut rows = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        if rows.len() == limit || !next_line(&mut reader, &mut line).map_err(failed)? {
-            break;
-        }
-        let columns = parse(&line, number == 1).map_err(|message| Error::Line {
-            path: path.into(),
-            line: number,
-            message,
-        })?;
-        if let Some(columns) = columns {
-            rows.push(Row { place: Place { file: file.clone(), line: number }, columns });
+/// A line that is not a JSON object in UTF-8 is an error with its place; whoever goes on gets the lines after it. After
+/// any other error nothing comes.
+#[derive(Debug)]
+pub struct Lines {
+    file: Arc<Path>,
+    reader: BufReader<File>,
+    line: Vec<u8>,
+    number: u64,
+    over: bool,
+}
+
+impl Lines {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let (file, reader) = (path.into(), BufReader::new(file));
+        Ok(Self { file, reader, line: Vec::new(), number: 0, over: false })
+    }
+
+    /// Parses the line that was read; `None` where it is blank.
+    fn row(&mut self) -> Option<Result<Row, Error>> {
+        match parse(&self.line, self.number == 1) {
+            Ok(columns) => {
+                let place = Place { file: self.file.clone(), line: self.number };
+                Some(Ok(Row { place, columns: columns? }))
+            }
+            Err(message) => {
+                // What comes next would be the rest of the same line.
+                self.over = self.line.len() as u64 > MAX_LINE;
+                Some(Err(Error::Line { path: self.file.to_path_buf(), line: self.number, message }))
+            }
         }
     }
-    Ok(rows)
+}
+
+impl Iterator for Lines {
+    type Item = Result<Row, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.over {
+            match next_line(&mut self.reader, &mut self.line) {
+                Ok(true) => self.number += 1,
+                Ok(false) => self.over = true,
+                Err(source) => {
+                    self.over = true;
+                    return Some(Err(Error::Read { path: self.file.to_path_buf(), source }));
+                }
+            }
+            if !self.over
+                && let Some(row) = self.row()
+            {
+                return Some(row);
+            }
+        }
+        None
+    }
 }
 
 /// Reads a line, but not much more than is allowed of it. Returns false at the end of the file.
@@ -86,14 +123,17 @@ mod tests {
         (folder, path)
     }
 
-    fn rows(bytes: &[u8]) -> Vec<Row> {
+    fn read(bytes: &[u8]) -> Vec<Result<Row, Error>> {
         let (_folder, path) = file(bytes);
-        read(&path, usize::MAX).unwrap()
+        Lines::open(&path).unwrap().collect()
+    }
+
+    fn rows(bytes: &[u8]) -> Vec<Row> {
+        read(bytes).into_iter().map(Result::unwrap).collect()
     }
 
     fn refusal(bytes: &[u8]) -> String {
-        let (_folder, path) = file(bytes);
-        let message = read(&path, usize::MAX).unwrap_err().to_string();
+        let message = read(bytes).into_iter().find_map(Result::err).unwrap().to_string();
         assert!(!message.contains('\n'), "{message}");
         message.rsplit_once("data.jsonl:").unwrap().1.into()
     }
@@ -131,9 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn no_more_rows_are_read_than_asked_for() {
-        let (_folder, path) = file(b"{}\n{}\nbroken");
-        assert_eq!(read(&path, 2).unwrap().len(), 2);
+    fn whoever_goes_on_after_a_broken_line_gets_the_next_ones() {
+        let read = read(b"{\"a\": 1}\nbroken\n[]\n{\"a\": 2}");
+        let lines: Vec<_> =
+            read.iter().map(|row| row.as_ref().map(|row| row.place.line).ok()).collect();
+        assert_eq!(lines, [Some(1), None, None, Some(4)]);
     }
 
     #[test]

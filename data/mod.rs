@@ -4,6 +4,8 @@
 //! or lacks a column is an error; a row that cannot be used is counted in the [`Report`], with its place. [`Order`] says
 //! which sample is next, [`pack`] which sequences go together.
 //!
+//! Data sets of other shapes have a [`Schema`]: [`check()`] says what is in them, [`convert()`] makes them ours.
+//!
 //! ```no_run
 //! use rollforge::{data::{self, DataConfig, SftSample, TextEncoder}, model::Model};
 //!
@@ -17,10 +19,13 @@
 //! ```
 
 mod chat;
+mod check;
 mod columns;
 mod config;
+mod convert;
 mod encoder;
 mod error;
+mod examples;
 mod jsonl;
 mod load;
 mod order;
@@ -30,18 +35,23 @@ mod reader;
 mod report;
 mod row;
 mod sample;
+mod schema;
 
+pub use check::{Check, CheckOptions, FileCheck, Lengths, Overlap, Refused, check};
 pub use columns::FoundColumns;
 pub use config::{Columns, DataConfig, OverLong};
+pub use convert::{Converted, convert};
 pub use encoder::{Fit, TextEncoder};
 pub use error::Error;
+pub use examples::Reading;
 pub use load::{Loaded, load_eval, load_train};
 pub use order::{Cursor, CursorError, Order};
 pub use packing::pack;
-pub use reader::read_rows;
+pub use reader::{Rows, open_rows, read_rows};
 pub use report::{Report, Unusable};
 pub use row::{Place, Row};
 pub use sample::{PairLayout, PairSample, PromptSample, Sample, SftLayout, SftSample};
+pub use schema::{ATTRIBUTES, Example, Form, Meaning, Schema, Task, UnknownName};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use parquet::{
         metadata::ParquetMetaData,
         reader::{FileReader, SerializedFileReader},
     },
-    record::{Field, Row as Record},
+    record::{Field, Row as Record, reader::RowIter},
 };
 use serde_json::{Map, Value};
 
@@ -22,30 +22,59 @@ use super::{
     row::{Place, Row},
 };
 
-/// Reads at most `limit` rows.
-///
-/// # Errors
-/// When the file cannot be read or is broken.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<Row>, Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
-    // The library panics over some kinds of damage, deep inside its decoders. It shares nothing with us but the file.
-    let read = catch_unwind(AssertUnwindSafe(|| rows(path, file, limit)))
+/// The rows of a file, one after the other; nothing comes after an error.
+pub struct Records {
+    file: Arc<Path>,
+    records: Option<RowIter<'static>>,
+    line: u64,
+}
+
+impl Records {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is broken.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let records = guarded(path, || {
+            let reader = SerializedFileReader::new(file)?;
+            check_chunks(reader.metadata())?;
+            Ok(reader.into_iter())
+        })?;
+        Ok(Self { file: path.into(), records: Some(records), line: 0 })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Row, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let records = self.records.as_mut()?;
+        let read =
+            guarded(&self.file, || records.next().map(|record| Ok(object(&record?))).transpose());
+        match read {
+            Ok(columns) => {
+                self.line += 1;
+                let place = Place { file: self.file.clone(), line: self.line };
+                Some(Ok(Row { place, columns: columns? }))
+            }
+            Err(error) => {
+                self.records = None;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Runs the library, which panics over some kinds of damage, deep inside its decoders. It shares nothing with us but the
+/// file, and is left alone after a panic.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Error> {
+    let read = catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(ParquetError::General("its pages contradict each other".into())));
     read.map_err(|error| Error::File {
         path: path.into(),
         message: format!("broken Parquet file: {}", error.to_string().replace('\n', " ")),
     })
-}
-
-fn rows(path: &Path, file: File, limit: usize) -> Result<Vec<Row>, ParquetError> {
-    let reader = SerializedFileReader::new(file)?;
-    check_chunks(reader.metadata())?;
-    let file: Arc<Path> = path.into();
-    let records = (1..).zip(reader.get_row_iter(None)?.take(limit));
-    let row = |(line, record): (u64, Result<Record, ParquetError>)| {
-        Ok(Row { place: Place { file: file.clone(), line }, columns: object(&record?) })
-    };
-    records.map(row).collect()
 }
 
 /// Refuses columns that begin or end before the file does; the reader would panic over them.
@@ -117,6 +146,10 @@ mod tests {
 
     use super::*;
 
+    fn read(path: &Path) -> Result<Vec<Row>, Error> {
+        Records::open(path)?.collect()
+    }
+
     const SCHEMA: &str = "message rows {
         REQUIRED BYTE_ARRAY prompt (UTF8);
         OPTIONAL DOUBLE margin;
@@ -163,7 +196,7 @@ mod tests {
     #[test]
     fn rows_become_json_lists_and_objects_included() {
         let folder = tempfile::tempdir().unwrap();
-        let rows = read(&example(folder.path()), usize::MAX).unwrap();
+        let rows = read(&example(folder.path())).unwrap();
         let columns: Vec<Value> = rows.iter().map(|row| row.columns.clone().into()).collect();
         assert_eq!(
             Value::from(columns),
@@ -174,7 +207,6 @@ mod tests {
             ])
         );
         assert_eq!(rows[1].place.line, 2);
-        assert_eq!(read(&example(folder.path()), 1).unwrap().len(), 1);
     }
 
     #[test]
@@ -192,7 +224,7 @@ mod tests {
         let path = folder.path().join("cut.parquet");
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let message = read(&path, usize::MAX).unwrap_err().to_string();
+            let message = read(&path).unwrap_err().to_string();
             assert!(message.contains("cut.parquet: broken Parquet file: "), "{message}");
             assert!(!message.contains('\n'), "{message}");
         }
@@ -207,7 +239,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0xff;
             std::fs::write(&path, &bytes).unwrap();
-            let _ = read(&path, 100);
+            let _ = Records::open(&path).map(|records| records.take(100).count());
         }
     }
 }

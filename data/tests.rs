@@ -20,7 +20,7 @@ fn special() -> SpecialTokens {
 }
 
 /// Characters as tokens, "ab" as one, `<s>` before every text.
-fn tokenizer() -> Tokenizer {
+pub(super) fn tokenizer() -> Tokenizer {
     let letters = LETTERS.chars().map(String::from);
     let all = SPECIAL.iter().map(ToString::to_string).chain(letters).chain(["ab".into()]);
     let vocab: serde_json::Map<_, _> = all.zip(0..).map(|(t, id)| (t, id.into())).collect();

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod bench;
+mod data;
 mod engine;
+mod recipes;
 
 use std::{
     fs,

@@ -12,5 +12,6 @@ mod faults;
 mod modes;
 mod page;
 mod plan;
+mod recipes;
 mod record;
 mod resume;

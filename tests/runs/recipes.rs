@@ -1,0 +1,85 @@
+//! The shipped recipes, each for two steps on a small model.
+
+use std::fs;
+
+use rollforge::{
+    config::{
+        self, Config, DpoConfig, PpoConfig, RECIPES, Recipe, RecipeCommand, RewardModelConfig,
+        SftConfig,
+    },
+    run::{self, Silent},
+};
+
+use crate::world::{World, launch};
+
+/// Reads a recipe with everything that depends on the size of model and data set made small.
+fn small<T: Config>(world: &World, recipe: &Recipe, data: &str, more: &[&str]) -> T {
+    let mut overrides = vec![
+        "threads=1".to_owned(),
+        "model.path=guess".to_owned(),
+        format!("data.train={data}.jsonl"),
+        format!("data.eval={data}.jsonl"),
+        "data.max_tokens=16".to_owned(),
+        "checkpoint.every=0".to_owned(),
+    ];
+    overrides.extend(more.iter().map(ToString::to_string));
+    let read = config::parse(recipe.name, recipe.text.into(), world.0.path(), &overrides);
+    read.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn run(world: &World, recipe: &Recipe) {
+    match recipe.command {
+        RecipeCommand::Sft => {
+            let more = ["sft.max_steps=2", "sft.batch_size=4", "sft.eval_every=2"];
+            run::sft(&small::<SftConfig>(world, recipe, "right", &more), launch(&mut Silent))
+                .map(drop)
+        }
+        RecipeCommand::Rm => {
+            let more = [
+                "reward_model.max_steps=2",
+                "reward_model.batch_size=4",
+                "reward_model.eval_every=2",
+            ];
+            let config: RewardModelConfig = small(world, recipe, "pairs", &more);
+            run::reward_model(&config, launch(&mut Silent)).map(drop)
+        }
+        RecipeCommand::Dpo => {
+            let more = ["dpo.max_steps=2", "dpo.batch_size=4", "dpo.eval_every=2"];
+            run::dpo(&small::<DpoConfig>(world, recipe, "pairs", &more), launch(&mut Silent))
+                .map(drop)
+        }
+        RecipeCommand::Ppo => {
+            let mut more = vec![
+                "sampling.max_new_tokens=2",
+                "ppo.iterations=2",
+                "ppo.prompts_per_iteration=8",
+            ];
+            if recipe.text.contains("critic_warmup_iterations") {
+                more.push("ppo.critic_warmup_iterations=1");
+            }
+            if recipe.text.contains("[queue]") {
+                more.push("threads=2");
+            }
+            run::ppo(&small::<PpoConfig>(world, recipe, "right", &more), launch(&mut Silent))
+                .map(drop)
+        }
+    }
+    .unwrap_or_else(|error| panic!("{}: {error:#}", recipe.name));
+}
+
+#[test]
+fn every_recipe_runs() {
+    let world = World::of_digits();
+    world.digits("right", |prompt, _| prompt);
+    let pair = |digit: usize| {
+        let other = (digit + 1) % 10;
+        format!("{{\"prompt\": \"{digit}\", \"chosen\": \"{digit}\", \"rejected\": \"{other}\"}}\n")
+    };
+    fs::write(world.path("pairs.jsonl"), (0..10).map(pair).collect::<String>()).unwrap();
+    // `rm` comes before those that read what it leaves.
+    for recipe in RECIPES {
+        run(&world, recipe);
+        let lines = world.metrics(&format!("runs/{}", recipe.name));
+        assert_eq!(lines.len(), 2, "{}", recipe.name);
+    }
+}
