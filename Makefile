@@ -1,6 +1,6 @@
 # The two commands are `make demo` and `make test`; each fetches what it needs first.
 
-.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench bench-parts deps lint doc clean
+.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench bench-parts deps lint doc book clean
 
 CARGO ?= cargo
 # libtorch's threads spin while they wait, which costs dearly where something else wants the same cores.
@@ -54,6 +54,9 @@ lint: deps  ## formatting and clippy, warnings denied
 
 doc: deps
 	ci/doc.sh
+
+book:  ## the pages of docs/ as a book, into target/book (needs mdbook, ci/book.sh says which)
+	ci/book.sh
 
 deps: third_party/libtorch/fetched third_party/libclang/fetched  ## libtorch and libclang, pinned by hash, into third_party
 
