@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Subcommand, ValueEnum};
 
 use super::output::print;
-use crate::config::{Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig, load, to_toml};
+use crate::config::{
+    Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig, load,
+    to_toml,
+};
 
 /// Check a configuration, or show it with every default spelled out
 #[derive(Debug, clap::Args)]
@@ -38,6 +41,8 @@ enum Kind {
     Sft,
     Rm,
     Dpo,
+    Kto,
+    Spin,
     Ppo,
 }
 
@@ -57,6 +62,8 @@ fn resolved(source: &Source) -> anyhow::Result<String> {
         Kind::Sft => toml_of::<SftConfig>(source),
         Kind::Rm => toml_of::<RewardModelConfig>(source),
         Kind::Dpo => toml_of::<DpoConfig>(source),
+        Kind::Kto => toml_of::<KtoConfig>(source),
+        Kind::Spin => toml_of::<SpinConfig>(source),
         Kind::Ppo => toml_of::<PpoConfig>(source),
     }
 }

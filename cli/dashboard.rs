@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::output::note;
 use crate::{
-    config::{Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
     run::page::{Address, Dashboard, DashboardError},
 };
 
@@ -43,4 +43,4 @@ macro_rules! run_config {
         }
     )+};
 }
-run_config!(SftConfig, RewardModelConfig, DpoConfig, PpoConfig);
+run_config!(SftConfig, RewardModelConfig, DpoConfig, KtoConfig, SpinConfig, PpoConfig);

@@ -11,7 +11,6 @@ mod dashboard;
 mod data;
 mod demo;
 mod doctor;
-mod dpo;
 mod engine;
 mod generate;
 mod new_model;
@@ -24,10 +23,8 @@ mod recipes;
 #[cfg(feature = "libtorch")]
 mod report;
 mod report_page;
-mod rm;
 mod sampling;
 mod score;
-mod sft;
 mod signals;
 mod trainer;
 mod training;
@@ -38,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::run::Stopped;
+use training::TrainingArguments;
 
 /// Trains language models from human feedback: generation and training in one process.
 #[derive(Debug, Parser)]
@@ -50,9 +48,16 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
-    Sft(sft::Arguments),
-    Rm(rm::Arguments),
-    Dpo(dpo::Arguments),
+    /// Fine-tune a language model on texts, conversations, or prompts with completions
+    Sft(TrainingArguments),
+    /// Train a reward model on pairs of a chosen and a rejected completion
+    Rm(TrainingArguments),
+    /// Align a language model with pairs of a chosen and a rejected completion: DPO, IPO, RPO, ORPO, SimPO
+    Dpo(TrainingArguments),
+    /// Align a language model with completions that are each good or bad: KTO
+    Kto(TrainingArguments),
+    /// Fine-tune a language model against its own answers: SPIN
+    Spin(TrainingArguments),
     Ppo(ppo::Arguments),
     Plan(plan::Arguments),
     Generate(generate::Arguments),
@@ -91,9 +96,11 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Sft(arguments) => sft::run(&arguments),
-        Command::Rm(arguments) => rm::run(&arguments),
-        Command::Dpo(arguments) => dpo::run(&arguments),
+        Command::Sft(arguments) => training::run(&arguments, Vec::new(), trainer::sft),
+        Command::Rm(arguments) => training::run(&arguments, Vec::new(), trainer::reward_model),
+        Command::Dpo(arguments) => training::run(&arguments, Vec::new(), trainer::dpo),
+        Command::Kto(arguments) => training::run(&arguments, Vec::new(), trainer::kto),
+        Command::Spin(arguments) => training::run(&arguments, Vec::new(), trainer::spin),
         Command::Ppo(arguments) => ppo::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),

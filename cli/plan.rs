@@ -9,14 +9,16 @@ use serde::Serialize;
 
 use super::output::print;
 use crate::{
-    config::{ByteSize, Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig, load},
+    config::{
+        ByteSize, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, load,
+    },
     run::plan::{Advice, Facts, Ledger, MemoryPlan, Part, Phase, Planned, advise, available},
 };
 
 /// Say what a run will take in memory, whether that fits, and what to change
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration of an `sft`, `rm`, `dpo` or `ppo`
+    /// The configuration of an `sft`, `rm`, `dpo`, `kto` or `ppo`
     config: PathBuf,
     /// Which of them it is for, where its sections do not say
     #[arg(long, value_enum)]
@@ -37,6 +39,7 @@ enum Stage {
     Sft,
     Rm,
     Dpo,
+    Kto,
     Ppo,
 }
 
@@ -67,6 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Stage::Sft => plan::<SftConfig>(arguments),
         Stage::Rm => plan::<RewardModelConfig>(arguments),
         Stage::Dpo => plan::<DpoConfig>(arguments),
+        Stage::Kto => plan::<KtoConfig>(arguments),
         Stage::Ppo => plan::<PpoConfig>(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -84,13 +88,14 @@ fn stage(arguments: &Arguments) -> anyhow::Result<Stage> {
         ("reward", Stage::Ppo),
         ("reward_model", Stage::Rm),
         ("dpo", Stage::Dpo),
+        ("kto", Stage::Kto),
         ("sft", Stage::Sft),
     ];
     match told.iter().find(|(key, _)| keys.contains_key(*key)) {
         Some((_, stage)) => Ok(*stage),
         None if keys.is_empty() => Ok(Stage::Sft),
         None => bail!(
-            "{}: has none of [sft], [reward_model], [dpo] and [reward], which tell what it is for; name it with --stage",
+            "{}: has none of [sft], [reward_model], [dpo], [kto] and [reward], which tell what it is for; name it with --stage",
             arguments.config.display()
         ),
     }

@@ -34,6 +34,5 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let key = "engine.tensorrt_llm.engine_dir";
         overrides.push(folder_override(key, folder).context("--engine")?);
     }
-    training::run(&arguments.training, overrides, trainer::ppo)?;
-    Ok(ExitCode::SUCCESS)
+    training::run(&arguments.training, overrides, trainer::ppo)
 }

@@ -1,6 +1,9 @@
-//! What `sft`, `rm`, `dpo` and `ppo` share: a configuration, a run directory, and somebody to watch.
+//! What the commands that train share: a configuration, a run directory, and somebody to watch.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 
@@ -54,10 +57,11 @@ pub(super) fn run<T: RunConfig>(
     arguments: &TrainingArguments,
     more: Vec<String>,
     stage: impl FnOnce(&T, Launch<'_>) -> anyhow::Result<Vec<String>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let config: T = config::load(&arguments.config, &arguments.overrides(more)?)?;
     if arguments.dry_run {
-        return Ok(print(config::to_toml(&config).trim_end())?);
+        print(config::to_toml(&config).trim_end())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let launch = Launch {
         earlier: arguments.earlier(),
@@ -68,7 +72,7 @@ pub(super) fn run<T: RunConfig>(
     for line in stage(&config, launch)? {
         print(line)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads a step, or the name of its checkpoint.

@@ -20,8 +20,10 @@ mod explain;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod invariants;
+mod kto;
 mod memory;
 mod mismatch;
+mod offline;
 mod ppo;
 mod queue;
 mod recipes;
@@ -31,6 +33,7 @@ mod sampling;
 mod sections;
 mod sft;
 mod source;
+mod spin;
 
 use std::{fs, path::Path};
 
@@ -43,8 +46,10 @@ pub use error::{Error, Violation};
 #[cfg(feature = "fault-injection")]
 pub use faults::Fault;
 pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};
+pub use kto::KtoConfig;
 pub use memory::{ByteSize, MemoryCheck, MemoryConfig};
 pub use mismatch::{MismatchAction, MismatchConfig};
+pub use offline::{Common, OfflineConfig};
 pub use ppo::{PolicyConfig, PpoConfig, RewardConfig};
 pub use queue::{Mode, QueueConfig};
 pub use recipes::{RECIPES, Recipe, RecipeCommand, UnknownRecipe};
@@ -54,6 +59,7 @@ pub use sampling::SamplingConfig;
 pub use sections::{ComputeDtype, LogConfig, ModelConfig};
 pub use sft::SftConfig;
 use source::{Entries, Source};
+pub use spin::SpinConfig;
 
 /// A whole configuration file.
 pub trait Config: Serialize + DeserializeOwned {

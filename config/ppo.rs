@@ -13,6 +13,7 @@ use super::{
 use crate::{
     data::DataConfig,
     engine::{EngineConfig, Error as EngineError},
+    trainer::batch::Normalization,
     trainer::config::{
         Apply, Device, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions,
         ScheduleConfig, ValueInit,
@@ -104,6 +105,13 @@ pub struct PolicyConfig {
     pub activation_checkpointing: bool,
 }
 
+impl PolicyConfig {
+    /// Returns the reference's model directory, where it is not the policy's own.
+    pub fn other_reference(&self) -> Option<&Path> {
+        self.reference.as_deref().filter(|path| *path != self.path)
+    }
+}
+
 /// The `[reward]` section: what a completion is worth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -141,6 +149,9 @@ impl Config for PpoConfig {
         resolve(folder, self.engine.tensorrt_llm.engine_dir.as_mut());
         self.model.reference.get_or_insert_with(|| self.model.path.clone());
         self.ppo = self.ppo.resolved(self.optimizer.lr);
+        if self.ppo.loss_normalization() == Normalization::SeqMeanTokenSumNorm {
+            self.ppo.loss_length.get_or_insert(self.sampling.max_new_tokens);
+        }
         if self.engine.threads == 0 {
             self.engine.threads = match self.queue.overlaps() {
                 true => self.threads.div_ceil(2),
@@ -311,7 +322,7 @@ impl PpoConfig {
     }
 }
 
-fn engine_violation(error: EngineError) -> Violation {
+pub(super) fn engine_violation(error: EngineError) -> Violation {
     match error {
         EngineError::Request { field, rule, got } => {
             Violation::new(format!("engine.{field}"), rule, got)

@@ -22,7 +22,7 @@ const FREE: [&str; 8] = [
 ];
 const FREE_ENDING: &str = "deadline_seconds";
 /// How long a run is. A learning rate that falls to the end of the run depends on it.
-const LENGTHS: [&str; 7] = [
+const LENGTHS: [&str; 9] = [
     "ppo.iterations",
     "sft.epochs",
     "sft.max_steps",
@@ -30,6 +30,8 @@ const LENGTHS: [&str; 7] = [
     "reward_model.max_steps",
     "dpo.epochs",
     "dpo.max_steps",
+    "kto.epochs",
+    "kto.max_steps",
 ];
 
 /// A key that another value than at the beginning would make another run of.

@@ -67,17 +67,17 @@ impl Default for LogConfig {
 }
 
 /// What every training run has, for the checks that are the same in each.
-pub(super) struct Shared<'a> {
-    pub(super) output_dir: &'a Path,
-    pub(super) model: &'a Path,
-    pub(super) seed: u64,
-    pub(super) threads: usize,
-    pub(super) data: &'a DataConfig,
-    pub(super) optimizer: &'a OptimizerConfig,
-    pub(super) schedule: &'a ScheduleConfig,
-    pub(super) checkpoint: &'a CheckpointConfig,
-    pub(super) stop: &'a StopConfig,
-    pub(super) log: &'a LogConfig,
+pub(crate) struct Shared<'a> {
+    pub(crate) output_dir: &'a Path,
+    pub(crate) model: &'a Path,
+    pub(crate) seed: u64,
+    pub(crate) threads: usize,
+    pub(crate) data: &'a DataConfig,
+    pub(crate) optimizer: &'a OptimizerConfig,
+    pub(crate) schedule: &'a ScheduleConfig,
+    pub(crate) checkpoint: &'a CheckpointConfig,
+    pub(crate) stop: &'a StopConfig,
+    pub(crate) log: &'a LogConfig,
 }
 
 impl Shared<'_> {

@@ -12,7 +12,7 @@ struct Role {
     likely: &'static [&'static str],
 }
 
-const ROLES: [Role; 9] = [
+const ROLES: [Role; 10] = [
     Role { setting: "text", names: &["text"], likely: &["content", "document", "body"] },
     Role { setting: "messages", names: &["messages"], likely: &["conversations", "conversation"] },
     Role {
@@ -31,6 +31,7 @@ const ROLES: [Role; 9] = [
         names: &["rejected", "rejected_response"],
         likely: &["dispreferred"],
     },
+    Role { setting: "label", names: &["label", "preference"], likely: &["desirable"] },
     Role { setting: "margin", names: &["margin"], likely: &[] },
     Role { setting: "chosen_reward", names: &["chosen_reward"], likely: &[] },
     Role { setting: "rejected_reward", names: &["rejected_reward"], likely: &[] },

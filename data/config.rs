@@ -68,6 +68,8 @@ pub struct Columns {
     pub chosen: Option<String>,
     /// Usually `rejected`, or `rejected_response`.
     pub rejected: Option<String>,
+    /// Whether a completion is a good one. Usually `label`, or `preference`.
+    pub label: Option<String>,
     /// By how much the chosen one is better, a number. Usually `margin`.
     pub margin: Option<String>,
     /// How good the chosen one is, a number. Usually `chosen_reward`.

@@ -50,7 +50,10 @@ pub use packing::pack;
 pub use reader::{Rows, open_rows, read_rows};
 pub use report::{Report, Unusable};
 pub use row::{Place, Row};
-pub use sample::{PairLayout, PairSample, PromptSample, Sample, SftLayout, SftSample};
+pub use sample::{
+    DemonstrationSample, LabeledLayout, LabeledSample, PairLayout, PairSample, PromptSample,
+    Sample, SftLayout, SftSample,
+};
 pub use schema::{ATTRIBUTES, Example, Form, Meaning, Schema, Task, UnknownName};
 
 #[cfg(test)]

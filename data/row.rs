@@ -37,6 +37,16 @@ pub(super) enum Content {
     Messages(Vec<Value>),
 }
 
+impl Content {
+    /// Returns what the row held.
+    pub(super) fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Messages(messages) => Value::Array(messages.clone()),
+        }
+    }
+}
+
 impl Row {
     /// Takes a column's text or messages out of the row.
     ///
@@ -96,6 +106,19 @@ impl Row {
                 let finite = number.filter(|number| number.is_finite());
                 finite.map(Some).ok_or_else(|| format!("column {column:?} must be a finite number"))
             }
+        }
+    }
+
+    /// Takes a column's label out of the row: `true` or `false` (TRL), `"chosen"` or `"rejected"` (NeMo).
+    ///
+    /// # Errors
+    /// When it is missing, or none of these.
+    pub(super) fn take_label(&mut self, column: &str) -> Result<bool, String> {
+        match self.take(column)? {
+            Value::Bool(label) => Ok(label),
+            Value::String(label) if label == "chosen" => Ok(true),
+            Value::String(label) if label == "rejected" => Ok(false),
+            _ => Err(format!("column {column:?} must be true, false, \"chosen\" or \"rejected\"")),
         }
     }
 

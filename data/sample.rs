@@ -84,6 +84,32 @@ pub struct PairSample {
     pub rejected_reward: Option<f32>,
 }
 
+/// A completion that is good or bad.
+///
+/// From `prompt`, `completion` and `label` (or NeMo's `preference`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabeledSample {
+    /// Prompt and completion.
+    pub tokens: Vec<u32>,
+    /// Whether each token belongs to the completion.
+    pub loss_mask: Vec<bool>,
+    /// Whether it is a good one.
+    pub desirable: bool,
+}
+
+/// A prompt with what is to be said to it, both as they stand in the row too.
+///
+/// From `messages`, whose last turn is the completion; or from `prompt` and `completion`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemonstrationSample {
+    /// The prompt's tokens.
+    pub tokens: PromptTokens,
+    /// The prompt: text, or a list of messages.
+    pub prompt: Value,
+    /// The completion: text, or a list of messages.
+    pub completion: Value,
+}
+
 impl Sample for PromptSample {
     type Layout = String;
 
@@ -248,6 +274,85 @@ impl Sample for PairSample {
             rejected_reward,
         };
         Ok((pair, if cut { Fit::Cut } else { Fit::Whole }))
+    }
+}
+
+impl Sample for DemonstrationSample {
+    type Layout = SftLayout;
+
+    const ROOM: usize = 1;
+
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<SftLayout, Error> {
+        match SftSample::layout(found, columns)? {
+            SftLayout::Text(_) => Err(found.missing(&["messages", "completion"])),
+            layout => Ok(layout),
+        }
+    }
+
+    fn of(
+        mut row: Row,
+        layout: &SftLayout,
+        encoder: &TextEncoder<'_>,
+    ) -> Result<(Self, Fit), String> {
+        let (prompt, completion) = match layout {
+            SftLayout::Completion(prompt, completion) => {
+                (row.take_content(prompt)?, row.take_content(completion)?)
+            }
+            SftLayout::Messages(column) | SftLayout::Text(column) => {
+                let mut messages = row.take_messages(column)?;
+                let last = messages.pop().filter(|last| last["role"] == "assistant");
+                let last = last.ok_or_else(|| {
+                    format!("column {column:?} must end with an assistant's turn")
+                })?;
+                if messages.is_empty() {
+                    return Err(format!("column {column:?} must have a turn before the last"));
+                }
+                (Content::Messages(messages), Content::Messages(vec![last]))
+            }
+        };
+        let (said, answer) = (prompt.to_json(), completion.to_json());
+        let mut ids = match prompt {
+            Content::Text(text) => encoder.prompt(&text)?,
+            Content::Messages(messages) => {
+                encoder.chat_prompt(&chat::prompt(encoder.template()?, &messages)?)?
+            }
+        };
+        let fit = encoder.fit_prompt(&mut ids)?;
+        if ids.is_empty() {
+            return Err("prompt has no tokens".into());
+        }
+        Ok((Self { tokens: ids.into(), prompt: said, completion: answer }, fit))
+    }
+}
+
+/// The columns of a labelled completion: prompt, completion, label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabeledLayout([String; 3]);
+
+impl Sample for LabeledSample {
+    type Layout = LabeledLayout;
+
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<LabeledLayout, Error> {
+        Ok(LabeledLayout([
+            found.required("prompt", columns.prompt.as_ref())?,
+            found.required("completion", columns.completion.as_ref())?,
+            found.required("label", columns.label.as_ref())?,
+        ]))
+    }
+
+    fn of(
+        mut row: Row,
+        LabeledLayout([prompt, completion, label]): &LabeledLayout,
+        encoder: &TextEncoder<'_>,
+    ) -> Result<(Self, Fit), String> {
+        let desirable = row.take_label(label)?;
+        let (prompt, completion) = (row.take_content(prompt)?, row.take_content(completion)?);
+        let mut tokens = completed(prompt, completion, encoder)?;
+        let fit = encoder.fit(&mut tokens)?;
+        if !tokens.mask.iter().skip(1).any(|&trained| trained) {
+            return Err("completion has no tokens".into());
+        }
+        Ok((Self { tokens: tokens.ids, loss_mask: tokens.mask, desirable }, fit))
     }
 }
 

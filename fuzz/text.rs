@@ -3,7 +3,7 @@
 use std::{path::Path, sync::OnceLock};
 
 use rollforge::{
-    config::{self, Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{self, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig},
     data::{
         DataConfig, OverLong, PairSample, PromptSample, Sample, SftSample, TextEncoder, load_train,
         read_rows,
@@ -22,6 +22,7 @@ pub fn config(data: &[u8]) {
     one_config::<PpoConfig>(text, &overrides);
     one_config::<RewardModelConfig>(text, &overrides);
     one_config::<DpoConfig>(text, &overrides);
+    one_config::<KtoConfig>(text, &overrides);
     one_config::<SftConfig>(text, &overrides);
 }
 

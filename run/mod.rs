@@ -1,6 +1,6 @@
 //! The loops: the only place that sees engine and trainer together.
 //!
-//! [`sft`], [`reward_model`], [`dpo`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
+//! [`sft`], [`reward_model`], [`dpo`], [`kto`], [`spin`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
 #![cfg_attr(
     not(feature = "libtorch"),
@@ -33,6 +33,8 @@ mod generator;
 mod heartbeat;
 #[cfg(feature = "libtorch")]
 mod invariants;
+#[cfg(feature = "libtorch")]
+mod kto;
 mod latest;
 mod launch;
 mod lock;
@@ -57,6 +59,8 @@ mod ppo;
 mod progress;
 pub mod record;
 #[cfg(feature = "libtorch")]
+mod reference;
+#[cfg(feature = "libtorch")]
 mod relay;
 #[cfg(feature = "libtorch")]
 mod reward;
@@ -69,6 +73,8 @@ mod scorer;
 mod session;
 #[cfg(feature = "libtorch")]
 mod sft;
+#[cfg(feature = "libtorch")]
+mod spin;
 mod stop;
 #[cfg(feature = "libtorch")]
 mod stopwatch;
@@ -82,6 +88,8 @@ pub use directory::{DirectoryError, RunDirectory};
 pub use dpo::{DpoOutcome, dpo};
 pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};
 pub use engine_verify::{Row, Verification, Verified, verify};
+#[cfg(feature = "libtorch")]
+pub use kto::{KtoOutcome, kto};
 pub use latest::model_directory;
 pub use launch::{Earlier, Launch};
 pub use lock::RunLock;
@@ -96,4 +104,6 @@ pub use progress::Progress;
 pub use reward_model::{RewardModelOutcome, reward_model};
 #[cfg(feature = "libtorch")]
 pub use sft::{SftOutcome, sft};
+#[cfg(feature = "libtorch")]
+pub use spin::{SpinOutcome, spin};
 pub use stop::{Signal, Stop, Stopped};

@@ -18,7 +18,7 @@ use super::{
     stopwatch::Stopwatch,
 };
 use crate::config::{
-    Best, CheckpointConfig, Config, DpoConfig, LogConfig, PpoConfig, RewardConfig,
+    Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RewardConfig,
     RewardModelConfig, SftConfig, StopConfig, to_toml,
 };
 
@@ -64,6 +64,7 @@ run_config!(
     SftConfig: |_| Vec::new(),
     RewardModelConfig: |_| Vec::new(),
     DpoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
+    KtoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
     PpoConfig: models_beside
 );
 

@@ -94,6 +94,9 @@ pub enum Normalization {
     SeqMeanTokenMean,
     /// `1 / sequences`: a mean of sums, so long sequences count more (sequence-level REINFORCE).
     SeqMeanTokenSum,
+    /// `1 / (sequences x L)`, where the constant `L` is the longest completion that may be sampled (Dr.GRPO). Here without it:
+    /// whoever knows `L` divides by it.
+    SeqMeanTokenSumNorm,
 }
 
 impl Normalization {
@@ -106,7 +109,7 @@ impl Normalization {
             _ if n == 0 => 0.0,
             Self::TokenMean => 1.0 / tokens as f64,
             Self::SeqMeanTokenMean => 1.0 / (sequences as f64 * n as f64),
-            Self::SeqMeanTokenSum => 1.0 / sequences as f64,
+            Self::SeqMeanTokenSum | Self::SeqMeanTokenSumNorm => 1.0 / sequences as f64,
         };
         loss_tokens.iter().map(|&n| weight(n) as f32).collect()
     }

@@ -15,12 +15,12 @@
 use super::{
     Error,
     batch::{MaskedSequence, MicroBatch, Plan},
-    config::{DpoOptions, OptimizerConfig, PreferenceLoss, ScheduleConfig},
+    config::{DpoOptions, OptionError, PreferenceLoss},
     learner::{LanguageLearner, LanguageModel, LogprobOptions, TokenGradient},
     loss::{PairTerm, Term},
+    offline::{Findings, Objective, OfflineTrainer, Pass},
     preference::{dpo, ipo, orpo, robust_dpo, rpo_backward_kl, rpo_forward_kl, rpo_squared},
-    schedule::Schedule,
-    skips::Skips,
+    referred::Referred,
 };
 
 /// Two completions of one prompt, the prompt included; the masks are those of the completions.
@@ -34,15 +34,15 @@ pub struct DpoPair<'a> {
     pub margin: Option<f32>,
     /// How good the chosen and the rejected one are, where it is known.
     pub rewards: [Option<f32>; 2],
-    /// Log-probs of the chosen and the rejected completion under the reference, as [`reference_logprobs`] has them. Losses
+    /// Log-probs of the chosen and the rejected completion under the reference, as [`Referred::refer`] computes them. Losses
     /// without a reference do not look at them.
     pub reference: [f64; 2],
 }
 
-/// What one optimizer step did, or how held-out pairs were judged. All are means over pairs but for the last four.
+/// How pairs were judged. All are means over pairs, but for the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DpoStats {
-    /// The whole loss; before the step.
+    /// The whole loss.
     pub loss: f64,
     /// Negative log-likelihood of a token of the chosen completion (nats).
     pub nll: f64,
@@ -59,17 +59,15 @@ pub struct DpoStats {
     /// How far the policy has moved from its reference on these completions (nats): mean over completions of the k2
     /// estimate, half the squared log-ratio. `None` without a reference.
     pub kl: Option<f64>,
-    /// Norm of the gradient before clipping; 0 in an evaluation.
-    pub grad_norm: f64,
-    /// The learning rate; 0 in an evaluation.
-    pub learning_rate: f64,
-    /// Whether the step was skipped, and how many have been in a row; the norm is then 0.
-    pub skips: Skips,
 }
 
-impl DpoStats {
-    /// Returns the metrics of an optimizer step under the names that TRL uses.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+/// Metrics have the names that TRL uses.
+impl Findings for DpoStats {
+    fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    fn metrics(&self) -> Vec<(&'static str, f64)> {
         let mut metrics = vec![
             ("loss", self.loss),
             ("nll_loss", self.nll),
@@ -79,16 +77,12 @@ impl DpoStats {
             ("rewards/rejected", self.rejected),
             ("logps/chosen", self.chosen_logprob),
             ("logps/rejected", self.rejected_logprob),
-            ("grad_norm", self.grad_norm),
-            ("learning_rate", self.learning_rate),
-            ("optimizer/skipped", self.skips.count() as f64),
         ];
         metrics.extend(self.kl.map(|kl| ("kl", kl)));
         metrics
     }
 
-    /// Returns the metrics of an evaluation.
-    pub fn eval_metrics(&self) -> Vec<(&'static str, f64)> {
+    fn eval_metrics(&self) -> Vec<(&'static str, f64)> {
         let mut metrics = vec![
             ("eval/loss", self.loss),
             ("eval/nll_loss", self.nll),
@@ -105,107 +99,49 @@ impl DpoStats {
 }
 
 /// A policy that learns from pairs.
-pub struct Dpo<L> {
-    policy: L,
-    options: DpoOptions,
-    schedule: Schedule,
-    steps: u64,
-    skips: Skips,
-}
+pub type Dpo<L> = OfflineTrainer<L, DpoOptions>;
 
-impl<L: LanguageLearner> Dpo<L> {
-    /// Prepares for `total_steps` optimizer steps.
-    ///
-    /// # Errors
-    /// When an option breaks a rule.
-    pub fn new(
-        policy: L,
-        options: DpoOptions,
-        optimizer: &OptimizerConfig,
-        schedule: &ScheduleConfig,
-        total_steps: u64,
-    ) -> Result<Self, Error> {
-        options.validate()?;
-        optimizer.validate()?;
-        schedule.validate()?;
-        let schedule = Schedule::new(schedule, optimizer.lr, total_steps);
-        Ok(Self { policy, options, schedule, steps: 0, skips: Skips::default() })
+impl<L: LanguageLearner> Objective<L> for DpoOptions {
+    type Sample<'a> = DpoPair<'a>;
+    type Findings = DpoStats;
+
+    fn validate(&self) -> Result<(), OptionError> {
+        self.validate()
     }
 
-    /// Takes one optimizer step on a batch of pairs; skips it where loss or gradient is not finite.
-    ///
-    /// # Errors
-    /// When the batch is empty, or the model cannot compute.
-    pub fn step(&mut self, pairs: &[DpoPair<'_>]) -> Result<DpoStats, Error> {
-        let mut judged = Judged::of(pairs, &self.options)?;
-        for micro_batch in plan(pairs, self.options.micro_batch_tokens).micro_batches() {
-            self.policy.train_logprobs(&micro_batch.packed, &LOGPROBS, &mut |out| {
+    fn pass(&self, mut pass: Pass<'_, L>, pairs: &[DpoPair<'_>]) -> Result<DpoStats, Error> {
+        if pairs.is_empty() {
+            return Err(Error::input("preference pairs", "at least 1", 0));
+        }
+        let mut judged = Judged::of(pairs, self);
+        for micro_batch in plan(pairs, self.micro_batch_tokens).micro_batches() {
+            pass.logprobs(&micro_batch.packed, &LOGPROBS, &mut |out| {
                 let logprobs = judged.take(micro_batch, &out.logprobs);
                 TokenGradient { logprobs, ..TokenGradient::default() }
             })?;
         }
-        let learning_rate = self.schedule.lr(self.steps);
-        let stats = judged.mean();
-        let grad_norm = self.policy.step_if_finite(stats.loss, learning_rate)?;
-        self.skips.begin();
-        self.skips.note(grad_norm);
-        self.steps += 1;
-        let (grad_norm, skips) = (grad_norm.unwrap_or_default(), self.skips);
-        Ok(DpoStats { grad_norm, learning_rate, skips, ..stats })
-    }
-
-    /// Judges held-out pairs.
-    ///
-    /// # Errors
-    /// When there are none, or the model cannot compute.
-    pub fn evaluate(&self, pairs: &[DpoPair<'_>]) -> Result<DpoStats, Error> {
-        let mut judged = Judged::of(pairs, &self.options)?;
-        for micro_batch in plan(pairs, self.options.micro_batch_tokens).micro_batches() {
-            let out = self.policy.logprobs(&micro_batch.packed, &LOGPROBS)?;
-            judged.take(micro_batch, &out.logprobs);
-        }
         Ok(judged.mean())
-    }
-
-    /// Returns the policy.
-    pub fn policy(&self) -> &L {
-        &self.policy
-    }
-
-    /// Returns the policy, to restore it from a checkpoint.
-    pub fn policy_mut(&mut self) -> &mut L {
-        &mut self.policy
-    }
-
-    /// Returns the optimizer steps so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// Goes on after so many optimizer steps.
-    pub fn resume_at(&mut self, steps: u64) {
-        self.steps = steps;
     }
 }
 
-/// Computes the log-probs of the chosen and the rejected completions of one optimizer step's pairs, over the micro-batches
-/// that [`Dpo::step`] trains on: the same weights have the same numbers there, bit for bit.
-///
-/// # Errors
-/// When the model cannot compute.
-pub fn reference_logprobs(
-    model: &(impl LanguageModel + ?Sized),
-    pairs: &[DpoPair<'_>],
-    token_budget: usize,
-) -> Result<Vec<[f64; 2]>, Error> {
-    let mut sums = vec![[0.0; 2]; pairs.len()];
-    for micro_batch in plan(pairs, token_budget).micro_batches() {
-        let out = model.logprobs(&micro_batch.packed, &LOGPROBS)?;
-        for (pair, halves) in halves(micro_batch, &out.logprobs) {
-            sums[pair] = halves.map(sum);
-        }
+impl Referred for DpoPair<'_> {
+    fn longest(&self) -> usize {
+        self.chosen.tokens.len().max(self.rejected.tokens.len())
     }
-    Ok(sums)
+
+    fn refer(
+        batch: &mut [Self],
+        model: &(impl LanguageModel + ?Sized),
+        token_budget: usize,
+    ) -> Result<(), Error> {
+        for micro_batch in plan(batch, token_budget).micro_batches() {
+            let out = model.logprobs(&micro_batch.packed, &LOGPROBS)?;
+            for (pair, halves) in halves(micro_batch, &out.logprobs) {
+                batch[pair].reference = halves.map(sum);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Log-probs of the model itself.
@@ -240,11 +176,8 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn of(pairs: &'a [DpoPair<'a>], options: &'a DpoOptions) -> Result<Self, Error> {
-        if pairs.is_empty() {
-            return Err(Error::input("preference pairs", "at least 1", 0));
-        }
-        Ok(Self { pairs, options, total: DpoStats::default(), log_ratios_squared: 0.0 })
+    fn of(pairs: &'a [DpoPair<'a>], options: &'a DpoOptions) -> Self {
+        Self { pairs, options, total: DpoStats::default(), log_ratios_squared: 0.0 }
     }
 
     /// Takes in a micro-batch's log-probs, and returns the loss's derivative with respect to each.
@@ -306,7 +239,6 @@ impl<'a> Judged<'a> {
             rejected_logprob: total.rejected_logprob / of,
             // Half the mean over two completions a pair.
             kl: self.options.loss.has_reference().then_some(self.log_ratios_squared / (4.0 * of)),
-            ..DpoStats::default()
         }
     }
 }
@@ -337,7 +269,10 @@ fn preference(options: &DpoOptions, pair: &DpoPair<'_>, chosen: f64, rejected: f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trainer::tabular::Bigram;
+    use crate::trainer::{
+        config::{OptimizerConfig, ScheduleConfig},
+        tabular::Bigram,
+    };
 
     const LOSSES: [PreferenceLoss; 8] = [
         PreferenceLoss::Dpo,
@@ -370,8 +305,7 @@ mod tests {
             pair(&[2, 3, 4], &[2, 1, 0]),
             pair(&[3, 4], &[3, 2]),
         ];
-        let reference = reference_logprobs(&Bigram::new(5), &pairs, 100).unwrap();
-        pairs.iter_mut().zip(reference).for_each(|(pair, reference)| pair.reference = reference);
+        DpoPair::refer(&mut pairs, &Bigram::new(5), 100).unwrap();
         pairs
     }
 
@@ -383,8 +317,9 @@ mod tests {
     #[test]
     fn the_first_loss_is_exactly_ln_2_and_the_first_log_ratio_0() {
         let stats = trainer(DpoOptions::default(), 1.0).step(&pairs()).unwrap();
-        assert_eq!(stats.loss, std::f64::consts::LN_2);
-        assert_eq!((stats.chosen, stats.rejected, stats.kl), (0.0, 0.0, Some(0.0)));
+        let found = stats.found;
+        assert_eq!(found.loss, std::f64::consts::LN_2);
+        assert_eq!((found.chosen, found.rejected, found.kl), (0.0, 0.0, Some(0.0)));
         assert!(stats.grad_norm > 0.0);
     }
 
@@ -396,7 +331,7 @@ mod tests {
                     DpoOptions { micro_batch_tokens, loss, sft_coef: 0.2, ..Default::default() };
                 let mut dpo = trainer(options, 1.0);
                 let stats = dpo.step(&pairs()).unwrap();
-                (dpo.policy.table.weights, stats.loss)
+                (dpo.model().table.weights.clone(), stats.found.loss)
             };
             let (whole, loss_whole) = stepped(1000);
             for budget in [1, 9] {
@@ -418,8 +353,8 @@ mod tests {
             let moved = |index: usize, by: f64| {
                 let mut dpo = trainer(options.clone(), 1.0);
                 // Away from the reference, so that no term is at rest.
-                (0..25).for_each(|i| dpo.policy.table.weights[i] += 0.2 * (i % 3) as f64);
-                dpo.policy.table.weights[index] += by;
+                (0..25).for_each(|i| dpo.model_mut().table.weights[i] += 0.2 * (i % 3) as f64);
+                dpo.model_mut().table.weights[index] += by;
                 dpo
             };
             for index in [1, 3, 7, 13, 22] {
@@ -428,9 +363,9 @@ mod tests {
                 let h = 1e-2;
                 let slope = (loss_at(h) - loss_at(-h)) / (2.0 * h);
                 let mut stepped = moved(index, 0.0);
-                let before = stepped.policy.table.weights[index];
+                let before = stepped.model().table.weights[index];
                 stepped.step(&pairs()).unwrap();
-                let gradient = before - stepped.policy.table.weights[index];
+                let gradient = before - stepped.model().table.weights[index];
                 assert!(
                     (gradient - slope).abs() < 2e-3 * slope.abs().max(0.1),
                     "{options:?}: {gradient}, not {slope}"
@@ -472,7 +407,7 @@ mod tests {
     fn a_long_completion_counts_no_more_than_a_short_one_where_log_probs_are_averaged() {
         let of = |average_logprobs| {
             let mut dpo = trainer(DpoOptions { average_logprobs, ..Default::default() }, 0.0);
-            (0..25).for_each(|i| dpo.policy.table.weights[i] += 0.2 * (i % 3) as f64);
+            (0..25).for_each(|i| dpo.model_mut().table.weights[i] += 0.2 * (i % 3) as f64);
             dpo.evaluate(&pairs()[..1]).unwrap()
         };
         let (mean, sum) = (of(true), of(false));
@@ -489,10 +424,10 @@ mod tests {
     #[test]
     fn a_step_whose_loss_is_not_finite_is_skipped_and_counted() {
         let mut dpo = trainer(DpoOptions::default(), 0.5);
-        dpo.policy.table.weights[1] = f64::NAN;
-        let before = dpo.policy.table.weights.clone();
+        dpo.model_mut().table.weights[1] = f64::NAN;
+        let before = dpo.model().table.weights.clone();
         let stats = dpo.step(&pairs()).unwrap();
         assert_eq!((stats.skips.count(), dpo.steps()), (1, 1));
-        assert_eq!(dpo.policy.table.weights[2..], before[2..]);
+        assert_eq!(dpo.model().table.weights[2..], before[2..]);
     }
 }

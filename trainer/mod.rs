@@ -10,17 +10,21 @@ pub mod correction;
 pub mod dpo;
 mod error;
 pub mod kl;
+pub mod kto;
 pub mod learner;
 pub mod loss;
+pub mod offline;
 mod phases;
 pub mod ppo;
 pub mod preference;
+pub mod referred;
 pub mod reward;
 pub mod reward_model;
 pub mod schedule;
 pub mod sft;
 pub mod skips;
 pub mod stats;
+pub mod steerlm2;
 #[cfg(test)]
 mod tabular;
 #[cfg(feature = "libtorch")]

@@ -12,11 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error,
     batch::{PackedBatch, micro_batches, pair_micro_batches},
-    config::{OptimizerConfig, RewardModelOptions, ScheduleConfig},
+    config::{OptionError, RewardModelOptions},
     learner::{ScoreLearner, ScoreModel},
     loss::bradley_terry,
-    schedule::Schedule,
-    skips::Skips,
+    offline::{Findings, Objective, OfflineTrainer, Pass},
     stats::{Summary, divisor, mean},
 };
 
@@ -31,10 +30,10 @@ pub struct PreferencePair<'a> {
     pub margin: Option<f32>,
 }
 
-/// What one optimizer step did, or how held-out pairs were judged.
+/// How pairs were judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RewardModelStats {
-    /// Mean loss of a pair; before the step.
+    /// Mean loss of a pair.
     pub loss: f64,
     /// Share of pairs whose chosen completion scored higher.
     pub accuracy: f64,
@@ -48,17 +47,15 @@ pub struct RewardModelStats {
     pub mean_reward: f64,
     /// Standard deviation of all scores.
     pub std_reward: f64,
-    /// Norm of the gradient before clipping; 0 in an evaluation.
-    pub grad_norm: f64,
-    /// The learning rate; 0 in an evaluation.
-    pub learning_rate: f64,
-    /// Whether the step was skipped, and how many have been in a row; the norm is then 0.
-    pub skips: Skips,
 }
 
-impl RewardModelStats {
-    /// Returns the metrics of an optimizer step under the names that TRL uses.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+/// Metrics have the names that TRL uses.
+impl Findings for RewardModelStats {
+    fn loss(&self) -> f64 {
+        self.loss
+    }
+
+    fn metrics(&self) -> Vec<(&'static str, f64)> {
         vec![
             ("loss", self.loss),
             ("accuracy", self.accuracy),
@@ -67,14 +64,10 @@ impl RewardModelStats {
             ("rewards/rejected", self.rejected),
             ("mean_reward", self.mean_reward),
             ("std_reward", self.std_reward),
-            ("grad_norm", self.grad_norm),
-            ("learning_rate", self.learning_rate),
-            ("optimizer/skipped", self.skips.count() as f64),
         ]
     }
 
-    /// Returns the metrics of an evaluation.
-    pub fn eval_metrics(&self) -> Vec<(&'static str, f64)> {
+    fn eval_metrics(&self) -> Vec<(&'static str, f64)> {
         vec![
             ("eval/loss", self.loss),
             ("eval/accuracy", self.accuracy),
@@ -108,86 +101,31 @@ impl RewardStandardization {
 }
 
 /// A reward model in training.
-pub struct RewardTrainer<L> {
-    model: L,
-    options: RewardModelOptions,
-    schedule: Schedule,
-    steps: u64,
-    skips: Skips,
-}
+pub type RewardTrainer<L> = OfflineTrainer<L, RewardModelOptions>;
 
-impl<L: ScoreLearner> RewardTrainer<L> {
-    /// Prepares for `total_steps` optimizer steps.
-    ///
-    /// # Errors
-    /// When an option breaks a rule.
-    pub fn new(
-        model: L,
-        options: RewardModelOptions,
-        optimizer: &OptimizerConfig,
-        schedule: &ScheduleConfig,
-        total_steps: u64,
-    ) -> Result<Self, Error> {
-        options.validate()?;
-        optimizer.validate()?;
-        schedule.validate()?;
-        let schedule = Schedule::new(schedule, optimizer.lr, total_steps);
-        Ok(Self { model, options, schedule, steps: 0, skips: Skips::default() })
+impl<L: ScoreLearner> Objective<L> for RewardModelOptions {
+    type Sample<'a> = PreferencePair<'a>;
+    type Findings = RewardModelStats;
+
+    fn validate(&self) -> Result<(), OptionError> {
+        self.validate()
     }
 
-    /// Takes one optimizer step on a batch of pairs; skips it where loss or gradient is not finite.
-    ///
-    /// # Errors
-    /// When the batch is empty, or the model cannot compute.
-    pub fn step(&mut self, pairs: &[PreferencePair<'_>]) -> Result<RewardModelStats, Error> {
-        check(pairs)?;
+    fn pass(
+        &self,
+        mut pass: Pass<'_, L>,
+        pairs: &[PreferencePair<'_>],
+    ) -> Result<RewardModelStats, Error> {
+        if pairs.is_empty() {
+            return Err(Error::input("preference pairs", "at least 1", 0));
+        }
         let mut judged = Judged::default();
-        for micro_batch in cut(pairs, self.options.micro_batch_tokens) {
-            self.model.train_scores(&pack(&micro_batch), &mut |scores| {
-                judged.take(&micro_batch, scores, &self.options, pairs.len())
+        for micro_batch in cut(pairs, self.micro_batch_tokens) {
+            pass.scores(&pack(&micro_batch), &mut |scores| {
+                judged.take(&micro_batch, scores, self, pairs.len())
             })?;
         }
-        let learning_rate = self.schedule.lr(self.steps);
-        let grad_norm = self.model.step_if_finite(judged.loss, learning_rate)?;
-        self.skips.begin();
-        self.skips.note(grad_norm);
-        self.steps += 1;
-        let (grad_norm, skips) = (grad_norm.unwrap_or_default(), self.skips);
-        Ok(RewardModelStats { grad_norm, learning_rate, skips, ..judged.stats() })
-    }
-
-    /// Judges held-out pairs.
-    ///
-    /// # Errors
-    /// When there are none, or the model cannot compute.
-    pub fn evaluate(&self, pairs: &[PreferencePair<'_>]) -> Result<RewardModelStats, Error> {
-        check(pairs)?;
-        let mut judged = Judged::default();
-        for micro_batch in cut(pairs, self.options.micro_batch_tokens) {
-            let scores = self.model.scores(&pack(&micro_batch))?;
-            judged.take(&micro_batch, &scores, &self.options, pairs.len());
-        }
         Ok(judged.stats())
-    }
-
-    /// Returns the model.
-    pub fn model(&self) -> &L {
-        &self.model
-    }
-
-    /// Returns the model, to restore it from a checkpoint.
-    pub fn model_mut(&mut self) -> &mut L {
-        &mut self.model
-    }
-
-    /// Returns the optimizer steps so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// Goes on after so many optimizer steps.
-    pub fn resume_at(&mut self, steps: u64) {
-        self.steps = steps;
     }
 }
 
@@ -211,13 +149,6 @@ pub fn score(
         }
     }
     Ok(scores)
-}
-
-fn check(pairs: &[PreferencePair<'_>]) -> Result<(), Error> {
-    if pairs.is_empty() {
-        return Err(Error::input("preference pairs", "at least 1", 0));
-    }
-    Ok(())
 }
 
 /// Cuts pairs into micro-batches; the two halves of a pair stay together.
@@ -286,7 +217,6 @@ impl Judged {
             rejected,
             mean_reward: all.mean,
             std_reward: all.std,
-            ..RewardModelStats::default()
         }
     }
 }
@@ -294,7 +224,10 @@ impl Judged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trainer::tabular::{Table, TokenValues};
+    use crate::trainer::{
+        config::{OptimizerConfig, ScheduleConfig},
+        tabular::{Table, TokenValues},
+    };
 
     /// Completions that end in a higher token are better.
     const PAIRS: [PreferencePair<'static>; 4] = [
@@ -317,7 +250,7 @@ mod tests {
                 RewardModelOptions { micro_batch_tokens, center_coef: 0.1, ..Default::default() };
             let mut rm = trainer(options, 1.0);
             let stats = rm.step(&PAIRS).unwrap();
-            (rm.model.0.weights, stats.loss)
+            (rm.model().0.weights.clone(), stats.found.loss)
         };
         let (whole, loss) = stepped(1000);
         for budget in [1, 6] {
@@ -331,7 +264,7 @@ mod tests {
     fn a_model_learns_the_order_and_centring_brings_its_scores_to_0() {
         let options = RewardModelOptions { center_coef: 0.01, ..Default::default() };
         let mut rm = trainer(options, 1.0);
-        rm.model.0.weights.iter_mut().for_each(|score| *score += 5.0);
+        rm.model_mut().0.weights.iter_mut().for_each(|score| *score += 5.0);
         assert_eq!(rm.evaluate(&PAIRS).unwrap().accuracy, 0.75);
         for _ in 0..300 {
             rm.step(&PAIRS).unwrap();
@@ -339,7 +272,7 @@ mod tests {
         let stats = rm.evaluate(&PAIRS).unwrap();
         assert_eq!(stats.accuracy, 1.0);
         assert!(stats.mean_reward.abs() < 0.3, "{stats:?}");
-        let [_, one, two, three, four] = rm.model.0.weights[..] else { panic!() };
+        let [_, one, two, three, four] = rm.model().0.weights[..] else { panic!() };
         assert!(one < two && two < three && three < four);
     }
 

@@ -10,113 +10,87 @@
 use super::{
     Error,
     batch::{MaskedSequence, Normalization, Plan},
-    config::{OptimizerConfig, ScheduleConfig, SftOptions},
-    learner::{Entropy, LanguageLearner, LanguageModel, LogprobOptions, TokenGradient},
+    config::{OptionError, SftOptions},
+    learner::{Entropy, LanguageLearner, LogprobOptions, TokenGradient},
     loss::negative_log_likelihood,
-    schedule::Schedule,
-    skips::Skips,
+    offline::{Findings, Objective, OfflineTrainer, Pass},
 };
 use crate::data::pack;
 
-/// What one optimizer step did.
+/// A policy in supervised fine-tuning.
+pub type Sft<L> = OfflineTrainer<L, SftOptions>;
+
+/// How well a model says what the data says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SftStats {
-    /// Normalised as the options say; before the step.
+    /// Mean negative log-likelihood of a loss token (nats); in an optimizer step normalised as the options say.
     pub loss: f64,
     /// Share of loss tokens that the model thought most probable.
     pub mean_token_accuracy: f64,
-    /// Norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// The learning rate.
-    pub learning_rate: f64,
     /// Loss tokens.
     pub tokens: usize,
-    /// Whether the step was skipped, and how many have been in a row; the norm is then 0.
-    pub skips: Skips,
 }
 
 impl SftStats {
-    /// Returns the metrics under the names that TRL uses.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
-        vec![
-            ("loss", self.loss),
-            ("mean_token_accuracy", self.mean_token_accuracy),
-            ("grad_norm", self.grad_norm),
-            ("learning_rate", self.learning_rate),
-            ("num_tokens", self.tokens as f64),
-            ("optimizer/skipped", self.skips.count() as f64),
-        ]
+    /// Returns the exponential of the loss of an evaluation.
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
     }
 }
 
-/// How well a model says what held-out data says.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SftEvaluation {
-    /// Mean negative log-likelihood of a loss token (nats).
-    pub loss: f64,
-    /// Its exponential.
-    pub perplexity: f64,
-    /// Share of loss tokens that the model thought most probable.
-    pub mean_token_accuracy: f64,
-    /// Loss tokens.
-    pub tokens: usize,
-}
+/// Metrics have the names that TRL uses.
+impl Findings for SftStats {
+    fn loss(&self) -> f64 {
+        self.loss
+    }
 
-impl SftEvaluation {
-    /// Returns the metrics under the names that TRL uses.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+    fn metrics(&self) -> Vec<(&'static str, f64)> {
+        vec![
+            ("loss", self.loss),
+            ("mean_token_accuracy", self.mean_token_accuracy),
+            ("num_tokens", self.tokens as f64),
+        ]
+    }
+
+    fn eval_metrics(&self) -> Vec<(&'static str, f64)> {
         vec![
             ("eval/loss", self.loss),
-            ("eval/perplexity", self.perplexity),
+            ("eval/perplexity", self.perplexity()),
             ("eval/mean_token_accuracy", self.mean_token_accuracy),
             ("eval/num_tokens", self.tokens as f64),
         ]
     }
 }
 
-/// A policy in supervised fine-tuning.
-pub struct Sft<L> {
-    policy: L,
-    options: SftOptions,
-    schedule: Schedule,
-    steps: u64,
-    skips: Skips,
-}
+impl<L: LanguageLearner> Objective<L> for SftOptions {
+    type Sample<'a> = MaskedSequence<'a>;
+    type Findings = SftStats;
 
-impl<L: LanguageLearner> Sft<L> {
-    /// Prepares for `total_steps` optimizer steps.
-    ///
-    /// # Errors
-    /// When an option breaks a rule.
-    pub fn new(
-        policy: L,
-        options: SftOptions,
-        optimizer: &OptimizerConfig,
-        schedule: &ScheduleConfig,
-        total_steps: u64,
-    ) -> Result<Self, Error> {
-        options.validate()?;
-        optimizer.validate()?;
-        schedule.validate()?;
-        let schedule = Schedule::new(schedule, optimizer.lr, total_steps);
-        Ok(Self { policy, options, schedule, steps: 0, skips: Skips::default() })
+    fn validate(&self) -> Result<(), OptionError> {
+        self.validate()
     }
 
-    /// Takes one optimizer step on a batch; skips it where loss or gradient is not finite.
-    ///
-    /// # Errors
-    /// When no token of the batch is to be learned, or the model cannot compute.
-    pub fn step(&mut self, batch: &[MaskedSequence<'_>]) -> Result<SftStats, Error> {
-        let plan = self.plan(batch);
-        let weights = plan.weights(self.options.loss_normalization, |_| true);
-        let tokens = plan.tokens();
+    /// In an evaluation every token counts alike, whatever the options say.
+    fn pass(
+        &self,
+        mut pass: Pass<'_, L>,
+        samples: &[MaskedSequence<'_>],
+    ) -> Result<SftStats, Error> {
+        let (plan, normalization, what) = match pass.trains() {
+            true => (self.plan(samples), self.loss_normalization, "the batch's loss tokens"),
+            false => {
+                let plan = plan_in_order(samples, self.micro_batch_tokens);
+                (plan, Normalization::TokenMean, "the held-out loss tokens")
+            }
+        };
+        let (weights, tokens) = (plan.weights(normalization, |_| true), plan.tokens());
         if tokens == 0 {
-            return Err(Error::input("the batch's loss tokens", "at least 1", 0));
+            return Err(Error::input(what, "at least 1", 0));
         }
         let (mut loss, mut hits) = (0.0, 0);
         for micro_batch in plan.micro_batches() {
             let weights = &weights[micro_batch.rows.clone()];
-            self.policy.train_logprobs(&micro_batch.packed, &OPTIONS, &mut |out| {
+            pass.logprobs(&micro_batch.packed, &LOGPROBS, &mut |out| {
                 hits += out.top.iter().filter(|&&hit| hit).count();
                 let mut gradients = TokenGradient::default();
                 for (&logprob, &weight) in out.logprobs.iter().zip(weights) {
@@ -127,53 +101,14 @@ impl<L: LanguageLearner> Sft<L> {
                 gradients
             })?;
         }
-        let learning_rate = self.schedule.lr(self.steps);
-        let grad_norm = self.policy.step_if_finite(loss, learning_rate)?;
-        self.skips.begin();
-        self.skips.note(grad_norm);
-        self.steps += 1;
-        let mean_token_accuracy = hits as f64 / tokens as f64;
-        Ok(SftStats {
-            loss,
-            mean_token_accuracy,
-            grad_norm: grad_norm.unwrap_or_default(),
-            learning_rate,
-            tokens,
-            skips: self.skips,
-        })
+        Ok(SftStats { loss, mean_token_accuracy: hits as f64 / tokens as f64, tokens })
     }
+}
 
-    /// Measures the policy on held-out data. Every token counts alike.
-    ///
-    /// # Errors
-    /// As [`evaluate`].
-    pub fn evaluate(&self, sequences: &[MaskedSequence<'_>]) -> Result<SftEvaluation, Error> {
-        evaluate(&self.policy, sequences, self.options.micro_batch_tokens)
-    }
-
-    /// Returns the policy.
-    pub fn policy(&self) -> &L {
-        &self.policy
-    }
-
-    /// Returns the policy, to restore it from a checkpoint.
-    pub fn policy_mut(&mut self) -> &mut L {
-        &mut self.policy
-    }
-
-    /// Returns the optimizer steps so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// Goes on after so many optimizer steps.
-    pub fn resume_at(&mut self, steps: u64) {
-        self.steps = steps;
-    }
-
+impl SftOptions {
     fn plan(&self, batch: &[MaskedSequence<'_>]) -> Plan {
-        let budget = self.options.micro_batch_tokens;
-        if !self.options.packing {
+        let budget = self.micro_batch_tokens;
+        if !self.packing {
             return plan_in_order(batch, budget);
         }
         let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.tokens.len()).collect();
@@ -182,43 +117,21 @@ impl<L: LanguageLearner> Sft<L> {
 }
 
 /// Log-probs of the model itself, and whether it would have said the same.
-const OPTIONS: LogprobOptions =
+const LOGPROBS: LogprobOptions =
     LogprobOptions { temperature: 1.0, entropy: Entropy::Skip, top: true };
 
 fn plan_in_order(batch: &[MaskedSequence<'_>], token_budget: usize) -> Plan {
     Plan::new(batch, &[(0..batch.len()).collect()], token_budget)
 }
 
-/// Measures a model on held-out data, in forward passes of at most `token_budget` tokens. Every token counts alike.
-///
-/// # Errors
-/// When there is no token to measure, or the model cannot compute.
-pub fn evaluate(
-    model: &impl LanguageModel,
-    sequences: &[MaskedSequence<'_>],
-    token_budget: usize,
-) -> Result<SftEvaluation, Error> {
-    let plan = plan_in_order(sequences, token_budget);
-    let tokens = plan.tokens();
-    if tokens == 0 {
-        return Err(Error::input("the held-out loss tokens", "at least 1", 0));
-    }
-    let weights = plan.weights(Normalization::TokenMean, |_| true);
-    let (mut loss, mut hits) = (0.0, 0);
-    for micro_batch in plan.micro_batches() {
-        let out = model.logprobs(&micro_batch.packed, &OPTIONS)?;
-        hits += out.top.iter().filter(|&&hit| hit).count();
-        let pairs = out.logprobs.iter().zip(&weights[micro_batch.rows.clone()]);
-        loss -= pairs.map(|(&lp, &weight)| f64::from(lp) * f64::from(weight)).sum::<f64>();
-    }
-    let mean_token_accuracy = hits as f64 / tokens as f64;
-    Ok(SftEvaluation { loss, perplexity: loss.exp(), mean_token_accuracy, tokens })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trainer::tabular::Bigram;
+    use crate::trainer::{
+        config::{OptimizerConfig, ScheduleConfig},
+        skips::Skips,
+        tabular::Bigram,
+    };
 
     /// After a prompt of one token, count up by one modulo 5.
     fn counting() -> Vec<(Vec<u32>, Vec<bool>)> {
@@ -252,13 +165,13 @@ mod tests {
                     SftOptions { micro_batch_tokens, loss_normalization, ..SftOptions::default() };
                 let mut sft = trainer(options, 1.0);
                 let stats = sft.step(&borrow(&data)).unwrap();
-                (sft.policy.table.weights, stats)
+                (sft.model().table.weights.clone(), stats)
             };
             let (whole, stats) = stepped(10_000);
             for budget in [1, 7, 12] {
                 let (cut, cut_stats) = stepped(budget);
                 assert!(whole.iter().zip(&cut).all(|(a, b)| (a - b).abs() < 1e-9));
-                assert!((stats.loss - cut_stats.loss).abs() < 1e-9);
+                assert!((stats.found.loss - cut_stats.found.loss).abs() < 1e-9);
             }
         }
     }
@@ -274,7 +187,7 @@ mod tests {
         let after = sft.evaluate(&borrow(&data)).unwrap();
         assert!(before.mean_token_accuracy < 0.6, "{before:?}");
         assert_eq!(after.mean_token_accuracy, 1.0);
-        assert!(after.loss < 0.1 && (after.perplexity - after.loss.exp()).abs() < 1e-12);
+        assert!(after.loss < 0.1 && (after.perplexity() - after.loss.exp()).abs() < 1e-12);
         assert_eq!(sft.steps(), 50);
     }
 
@@ -283,10 +196,10 @@ mod tests {
         let data = counting();
         let stepped = |packing| {
             let options = SftOptions { packing, micro_batch_tokens: 7, ..SftOptions::default() };
+            let passes = options.plan(&borrow(&data)).micro_batches().count();
             let mut sft = trainer(options, 1.0);
-            let passes = sft.plan(&borrow(&data)).micro_batches().count();
             sft.step(&borrow(&data)).unwrap();
-            (passes, sft.policy.table.weights)
+            (passes, sft.model().table.weights.clone())
         };
         let ((packed, ours), (similar, theirs)) = (stepped(true), stepped(false));
         assert!(packed < similar, "{packed} passes against {similar}");
@@ -299,7 +212,7 @@ mod tests {
         let mut sft = trainer(SftOptions::default(), 1.0);
         let before = sft.evaluate(&borrow(&data)).unwrap();
         let stats = sft.step(&borrow(&data)).unwrap();
-        assert_eq!((stats.loss, stats.tokens), (before.loss, before.tokens));
+        assert_eq!(stats.found, before);
     }
 
     #[test]
@@ -307,7 +220,7 @@ mod tests {
         let data = counting();
         let mut sft = trainer(SftOptions::default(), 0.0);
         sft.step(&borrow(&data)).unwrap();
-        assert_eq!(sft.policy.table.weights, Bigram::new(5).table.weights);
+        assert_eq!(sft.model().table.weights, Bigram::new(5).table.weights);
     }
 
     #[test]
@@ -321,15 +234,15 @@ mod tests {
     fn a_step_whose_loss_is_not_finite_is_skipped_and_counted() {
         let mut sft = trainer(SftOptions::default(), 0.5);
         let data = counting();
-        sft.policy.table.weights[0] = f64::NAN;
-        let before = sft.policy.table.weights.clone();
+        sft.model_mut().table.weights[0] = f64::NAN;
+        let before = sft.model().table.weights.clone();
         for row in 1..=2 {
             let stats = sft.step(&borrow(&data)).unwrap();
             assert_eq!((stats.skips.count(), stats.skips.longest()), (1, row));
         }
-        assert_eq!(sft.policy.table.weights[1..], before[1..]);
-        assert_eq!((sft.policy.table.steps, sft.steps()), (0, 2));
-        sft.policy.table.weights[0] = 0.0;
+        assert_eq!(sft.model().table.weights[1..], before[1..]);
+        assert_eq!((sft.model().table.steps, sft.steps()), (0, 2));
+        sft.model_mut().table.weights[0] = 0.0;
         assert_eq!(sft.step(&borrow(&data)).unwrap().skips, Skips::default());
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     cli::{bench, demo, opening::OpeningArguments},
-    config::{DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
     model::Model,
     run::Launch,
 };
@@ -26,6 +26,16 @@ pub(in crate::cli) fn reward_model(_: &RewardModelConfig, _: Launch<'_>) -> Resu
 /// Says what is missing.
 pub(in crate::cli) fn dpo(_: &DpoConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge dpo {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn kto(_: &KtoConfig, _: Launch<'_>) -> Result<Vec<String>> {
+    bail!("rollforge kto {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn spin(_: &SpinConfig, _: Launch<'_>) -> Result<Vec<String>> {
+    bail!("rollforge spin {NEEDED}")
 }
 
 /// Says what is missing.

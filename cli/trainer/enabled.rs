@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, report, signals},
-    config::{DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
@@ -27,7 +27,7 @@ use crate::{
 pub(in crate::cli) fn sft(config: &SftConfig, launch: Launch<'_>) -> Result<Vec<String>> {
     let outcome = run::sft(config, launch)?;
     let mut lines = vec![format!("policy: {}", outcome.policy.display())];
-    let held_out = outcome.evaluation.map(|evaluation| evaluation.perplexity);
+    let held_out = outcome.evaluation.map(|evaluation| evaluation.perplexity());
     lines.extend(held_out.map(|perplexity| format!("held-out perplexity: {perplexity:.3}")));
     Ok(lines)
 }
@@ -51,6 +51,21 @@ pub(in crate::cli) fn dpo(config: &DpoConfig, launch: Launch<'_>) -> Result<Vec<
     let held_out = outcome.evaluation.map(|evaluation| evaluation.accuracy);
     lines.extend(held_out.map(|accuracy| format!("held-out accuracy: {accuracy:.3}")));
     Ok(lines)
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn kto(config: &KtoConfig, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::kto(config, launch)?;
+    let mut lines = vec![format!("policy: {}", outcome.policy.display())];
+    let held_out = outcome.evaluation.and_then(|evaluation| evaluation.margin());
+    lines.extend(held_out.map(|margin| format!("held-out margin: {margin:.3}")));
+    Ok(lines)
+}
+
+/// Runs the iterations and says what they came to.
+pub(in crate::cli) fn spin(config: &SpinConfig, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::spin(config, launch)?;
+    Ok(vec![format!("policy: {}", outcome.policy.display())])
 }
 
 /// Runs the stage and says what it came to.

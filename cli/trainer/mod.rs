@@ -6,6 +6,10 @@ mod disabled;
 mod enabled;
 
 #[cfg(not(feature = "libtorch"))]
-pub(super) use disabled::{bench_ppo, bench_train, demo, dpo, logprobs, ppo, reward_model, sft};
+pub(super) use disabled::{
+    bench_ppo, bench_train, demo, dpo, kto, logprobs, ppo, reward_model, sft, spin,
+};
 #[cfg(feature = "libtorch")]
-pub(super) use enabled::{bench_ppo, bench_train, demo, dpo, logprobs, ppo, reward_model, sft};
+pub(super) use enabled::{
+    bench_ppo, bench_train, demo, dpo, kto, logprobs, ppo, reward_model, sft, spin,
+};

@@ -16,11 +16,10 @@ use super::Checkpoint;
 use crate::{
     model::{read_tensors, write_tensors},
     rollout::{Dtype, WeightVersion, Weights},
+    run::offline::Algorithm,
     trainer::{
-        dpo::Dpo,
+        offline::OfflineTrainer,
         ppo::{Ppo, PpoState},
-        reward_model::RewardTrainer,
-        sft::Sft,
         torch::{AdamWState, LearningModel},
     },
 };
@@ -78,7 +77,7 @@ impl Resumable for Ppo<LearningModel, LearningModel> {
     }
 }
 
-impl Resumable for Sft<LearningModel> {
+impl<A: Algorithm> Resumable for OfflineTrainer<LearningModel, A> {
     type State = Steps;
 
     fn state(&self) -> Steps {
@@ -90,51 +89,11 @@ impl Resumable for Sft<LearningModel> {
     }
 
     fn learners(&self) -> Vec<(&'static str, &LearningModel)> {
-        vec![("policy", self.policy())]
+        vec![(A::MODEL, self.model())]
     }
 
     fn restore_learners(&mut self, restore: Restore<'_>) -> Result<()> {
-        restore("policy", self.policy_mut())
-    }
-}
-
-impl Resumable for Dpo<LearningModel> {
-    type State = Steps;
-
-    fn state(&self) -> Steps {
-        Steps { steps: self.steps() }
-    }
-
-    fn resume(&mut self, state: Steps) {
-        self.resume_at(state.steps);
-    }
-
-    fn learners(&self) -> Vec<(&'static str, &LearningModel)> {
-        vec![("policy", self.policy())]
-    }
-
-    fn restore_learners(&mut self, restore: Restore<'_>) -> Result<()> {
-        restore("policy", self.policy_mut())
-    }
-}
-
-impl Resumable for RewardTrainer<LearningModel> {
-    type State = Steps;
-
-    fn state(&self) -> Steps {
-        Steps { steps: self.steps() }
-    }
-
-    fn resume(&mut self, state: Steps) {
-        self.resume_at(state.steps);
-    }
-
-    fn learners(&self) -> Vec<(&'static str, &LearningModel)> {
-        vec![("reward_model", self.model())]
-    }
-
-    fn restore_learners(&mut self, restore: Restore<'_>) -> Result<()> {
-        restore("reward_model", self.model_mut())
+        restore(A::MODEL, self.model_mut())
     }
 }
 

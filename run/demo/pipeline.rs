@@ -171,7 +171,7 @@ pub fn demo(options: &DemoOptions, observer: &mut dyn Observer) -> Result<DemoRe
     let judge = Judge::new();
     let summary = |ends: &[String]| judge.summarise(&whole(openings, ends));
     Ok(DemoReport {
-        perplexity: tuned.evaluation.map_or(f64::NAN, |evaluation| evaluation.perplexity),
+        perplexity: tuned.evaluation.map_or(f64::NAN, |evaluation| evaluation.perplexity()),
         accuracy: rewarding.evaluation.accuracy,
         before: summary(&before),
         after: summary(&after),

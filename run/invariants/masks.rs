@@ -22,7 +22,8 @@ pub(super) fn check(
     options: &PpoOptions,
 ) -> Result<(), Breach> {
     check_rows(rollouts, &trajectories.plan.sequence_rows())?;
-    let learns = |i: usize| rollouts[i].stop.is_end() || !options.mask_unfinished;
+    check_selection(rollouts, trajectories, options)?;
+    let learns = |i: usize| trajectories.learns[i];
     for mini_batch in &trajectories.plan.mini_batches {
         let rows: Vec<_> = mini_batch.iter().flat_map(MicroBatch::sequence_rows).collect();
         let check = |weights: &[f32], counts: &dyn Fn(usize) -> bool| {
@@ -32,12 +33,36 @@ pub(super) fn check(
             let sum = all.map(|&weight| f64::from(weight)).sum();
             check_sum(sum, &tokens, options.loss_normalization())
         };
+        let scale = options.loss_length() as f32;
+        let policy_weights: Vec<f32> =
+            trajectories.policy_weights.iter().map(|weight| weight * scale).collect();
         if options.has_critic() {
             check(&trajectories.value_weights, &|_| true)?;
         }
-        check(&trajectories.policy_weights, &learns)?;
+        check(&policy_weights, &learns)?;
     }
     Ok(())
+}
+
+/// Checks which completions count for the policy: those that ended, or all; fewer only where the options select some.
+fn check_selection(
+    rollouts: &[Rollout],
+    trajectories: &Trajectories,
+    options: &PpoOptions,
+) -> Result<(), Breach> {
+    let selects = options.filter_groups || options.advantage().selects();
+    let may = |rollout: &Rollout| rollout.stop.is_end() || !options.mask_unfinished;
+    let expected = rollouts.iter().filter(|rollout| may(rollout)).count();
+    let counts = trajectories.learns.iter().filter(|&&learns| learns).count();
+    let all = rollouts.iter().zip(&trajectories.learns).all(|(rollout, &learns)| {
+        let may = may(rollout);
+        if selects { may || !learns } else { may == learns }
+    });
+    let whole = trajectories.learns.len() == rollouts.len() && all;
+    Breach::unless(whole, || {
+        let rule = if selects { format!("some of {expected}") } else { expected.to_string() };
+        ("the completions that the policy learns from".into(), rule, counts)
+    })
 }
 
 /// Checks that each rollout's rows are there once, one for each of its tokens and each of its weight versions' tokens.
@@ -73,7 +98,9 @@ fn check_sum(sum: f64, tokens: &[usize], normalization: Normalization) -> Result
     let expected = match normalization {
         _ if tokens.is_empty() => 0.0,
         Normalization::TokenMean | Normalization::SeqMeanTokenMean => 1.0,
-        Normalization::SeqMeanTokenSum => all / tokens.len() as f64,
+        Normalization::SeqMeanTokenSum | Normalization::SeqMeanTokenSumNorm => {
+            all / tokens.len() as f64
+        }
     };
     Breach::unless((sum - expected).abs() <= ROUNDING * expected, || {
         ("the weights of an optimizer step's tokens".into(), format!("{expected} in all"), sum)
@@ -86,7 +113,10 @@ mod tests {
     use crate::{
         rollout::StopReason,
         run::invariants::ledger::tests::answered,
-        trainer::batch::{MaskedSequence, Plan},
+        trainer::{
+            batch::{MaskedSequence, Plan},
+            config::AdvantageEstimator,
+        },
     };
 
     /// Three completions, of which the second did not end by itself.
@@ -109,9 +139,9 @@ mod tests {
         let plan = Plan::new(&masked, members, 8);
         let weights =
             |learns: &dyn Fn(usize) -> bool| plan.weights(options.loss_normalization(), learns);
-        let (value_weights, policy_weights) =
-            (weights(&|_| true), weights(&|i| i != 1 || !options.mask_unfinished));
-        Trajectories { value_weights, policy_weights, plan, ..Trajectories::default() }
+        let learns: Vec<bool> = (0..3).map(|i| i != 1 || !options.mask_unfinished).collect();
+        let (value_weights, policy_weights) = (weights(&|_| true), weights(&|i| learns[i]));
+        Trajectories { value_weights, learns, policy_weights, plan, ..Trajectories::default() }
     }
 
     #[test]
@@ -140,6 +170,22 @@ mod tests {
                 assert!(said.starts_with("the weights of an optimizer step's tokens"), "{said}");
             }
         }
+    }
+
+    #[test]
+    fn a_completion_that_does_not_count_though_it_should_is_noticed() {
+        let (rollouts, usual) = (rollouts(), PpoOptions::default());
+        let mut bad = trajectories(&rollouts, &[vec![0, 1, 2]], &usual);
+        bad.learns[2] = false;
+        let said = check(&rollouts, &bad, &usual).unwrap_err().to_string();
+        assert_eq!(said, "the completions that the policy learns from must be 3, got 2");
+        let selecting = PpoOptions {
+            advantage: Some(AdvantageEstimator::BestOf),
+            mask_unfinished: true,
+            ..PpoOptions::default()
+        };
+        let said = check(&rollouts, &bad, &selecting).unwrap_err().to_string();
+        assert_eq!(said, "the completions that the policy learns from must be some of 2, got 2");
     }
 
     #[test]

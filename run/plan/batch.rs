@@ -1,7 +1,7 @@
 //! How many tokens the largest micro-batch has.
 
 use crate::{
-    data::{PairSample, PromptSample, SftSample},
+    data::{LabeledSample, PairSample, PromptSample, SftSample},
     trainer::batch::{micro_batches, pair_micro_batches},
 };
 
@@ -25,6 +25,10 @@ pub struct Length {
 
 impl Length {
     pub(in crate::run) fn of_text(sample: &SftSample) -> Self {
+        Self::of_mask(&sample.loss_mask)
+    }
+
+    pub(in crate::run) fn of_labeled(sample: &LabeledSample) -> Self {
         Self::of_mask(&sample.loss_mask)
     }
 

@@ -9,8 +9,8 @@ use super::{
     phase::Phases,
 };
 use crate::{
-    config::{ComputeDtype, DpoConfig, RewardModelConfig, SftConfig},
-    data::{DataConfig, PairSample, SftSample, pack},
+    config::{ComputeDtype, DpoConfig, KtoConfig, RewardModelConfig, SftConfig},
+    data::{DataConfig, LabeledSample, PairSample, SftSample, pack},
     model::Head,
     run::batches::Batches,
     trainer::config::Device,
@@ -125,28 +125,7 @@ impl Planned for DpoConfig {
         let Self { model, device, .. } = self;
         let how = (model.dtype, model.activation_checkpointing, *device);
         let learner = learner(how, Head::LanguageModel, facts);
-        let mut phases = Phases::new(*device, facts.process);
-        phases.keep(Part::MappedFiles, learner.file_bytes());
-        phases.keep(Part::Data, facts.data);
-        if let Some(reference) = &facts.reference {
-            // It is gone before the policy is loaded.
-            let frozen = PlannedModel {
-                spec: reference.with_head(Head::LanguageModel),
-                file: reference.dtype,
-                checkpointing: false,
-                frozen: true,
-                ..learner.clone()
-            };
-            let there =
-                [(Part::MappedFiles, frozen.file_bytes()), (Part::Weights, frozen.weights())];
-            phases.add("load reference", &[there[0], there[1], (Part::Copies, frozen.loading())]);
-            score(&frozen, batch, &there, &mut phases);
-        }
-        load(&learner, &mut phases);
-        if options.loss.has_reference() && facts.reference.is_none() {
-            score(&learner, batch, &[], &mut phases);
-        }
-        train(&learner, batch, &mut phases);
+        let phases = referred((&learner, options.loss.has_reference()), batch, *device, facts);
         MemoryPlan::new("dpo", *device, batch, phases)
     }
 
@@ -156,6 +135,47 @@ impl Planned for DpoConfig {
             checkpointing: &mut config.model.activation_checkpointing,
             dtype: &mut config.model.dtype,
             budget: &mut config.dpo.micro_batch_tokens,
+        })
+    }
+}
+
+impl Planned for KtoConfig {
+    fn facts(&self) -> anyhow::Result<Facts> {
+        let facts = Facts::assume(&self.model.path, &self.data, self.kto.batch_size)?;
+        let reference = self.model.other_reference().map(facts::shape).transpose()?;
+        Ok(Facts { reference, ..facts })
+    }
+
+    fn lengths(&self) -> anyhow::Result<Vec<Length>> {
+        let samples = super::samples::<LabeledSample>(&self.model.path, &self.data)?;
+        Ok(samples.iter().map(Length::of_labeled).collect())
+    }
+
+    fn plan(&self, facts: &Facts) -> MemoryPlan {
+        let options = &self.kto;
+        let mut batches =
+            Batches::new(&self.data, self.seed, facts.lengths.len(), options.batch_size);
+        let steps = batches.total(options.epochs, options.max_steps);
+        let most = MOST_SAMPLES / options.batch_size as u64 + 1;
+        let micro_batches = (0..steps.min(most)).flat_map(|_| {
+            let lengths: Vec<Length> =
+                batches.deal().into_iter().map(|i| facts.lengths[i]).collect();
+            Batch::cut(&lengths, options.micro_batch_tokens)
+        });
+        let batch = super::widest(micro_batches, (self.device, &facts.policy));
+        let Self { model, device, .. } = self;
+        let how = (model.dtype, model.activation_checkpointing, *device);
+        let learner = learner(how, Head::LanguageModel, facts);
+        let phases = referred((&learner, true), batch, *device, facts);
+        MemoryPlan::new("kto", *device, batch, phases)
+    }
+
+    fn changes(&self) -> Vec<Change<Self>> {
+        let longest = self.data.max_tokens;
+        changes(self, ("kto", longest), |config| Knobs {
+            checkpointing: &mut config.model.activation_checkpointing,
+            dtype: &mut config.model.dtype,
+            budget: &mut config.kto.micro_batch_tokens,
         })
     }
 }
@@ -212,6 +232,37 @@ fn begin(learner: &PlannedModel, device: Device, facts: &Facts) -> Phases {
 fn load(learner: &PlannedModel, phases: &mut Phases) {
     learner.load_into(phases);
     phases.add("load", &[(Part::Copies, learner.loading())]);
+}
+
+/// Returns the phases of a run whose reference, if it has one, is asked before the first optimizer step.
+fn referred(
+    (learner, has_reference): (&PlannedModel, bool),
+    batch: Batch,
+    device: Device,
+    facts: &Facts,
+) -> Phases {
+    let mut phases = Phases::new(device, facts.process);
+    phases.keep(Part::MappedFiles, learner.file_bytes());
+    phases.keep(Part::Data, facts.data);
+    if let Some(reference) = &facts.reference {
+        // It is gone before the policy is loaded.
+        let frozen = PlannedModel {
+            spec: reference.with_head(Head::LanguageModel),
+            file: reference.dtype,
+            checkpointing: false,
+            frozen: true,
+            ..learner.clone()
+        };
+        let there = [(Part::MappedFiles, frozen.file_bytes()), (Part::Weights, frozen.weights())];
+        phases.add("load reference", &[there[0], there[1], (Part::Copies, frozen.loading())]);
+        score(&frozen, batch, &there, &mut phases);
+    }
+    load(learner, &mut phases);
+    if has_reference && facts.reference.is_none() {
+        score(learner, batch, &[], &mut phases);
+    }
+    train(learner, batch, &mut phases);
+    phases
 }
 
 /// Adds the phase in which a reference's log-probs are computed, and what is there beside only now.

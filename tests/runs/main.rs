@@ -3,15 +3,20 @@
 #![cfg(feature = "libtorch")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "../support/learning.rs"]
+mod learning;
 #[path = "../support/world.rs"]
 mod world;
 
 mod correction;
 mod dpo;
 mod faults;
+mod kto;
+mod learns;
 mod modes;
 mod page;
 mod plan;
 mod recipes;
 mod record;
 mod resume;
+mod spin;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rollforge::{
-    config::{DpoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig},
     run::{
         self, Earlier, Launch, Metrics, Observer, Signal, Silent, Stop,
         record::{EntryKind, Journal, Lane, Ratios, Trace},
@@ -69,6 +69,10 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
     let more = "ppo.iterations = 2\nppo.preset = 'grpo'\nppo.samples_per_prompt = 2\n";
     world.ppo_of_digits("grpo", "model", "same", more);
     check_names("PPO", &world.metrics("grpo"));
+    let more = "ppo.iterations = 2\nppo.preset = 'online_dpo'\nppo.samples_per_prompt = 2\n";
+    world.ppo_of_digits("online", "model", "same", more);
+    check_names("PPO", &world.metrics("online"));
+    assert!(world.metrics("online").iter().all(|line| line.get("pairs/loss").is_some()));
     let has = |name| world.metrics("grpo").iter().all(|line| line.get(name).is_some());
     assert!(has("frac_reward_zero_std") && !has("loss/value_avg") && !has("timing_s/ref"));
     let more = "data.train = 'same.jsonl'\ndata.eval = ['same.jsonl']\nsft.max_steps = 2\n";
@@ -86,7 +90,15 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
     run::dpo(&config, launch(&mut Silent)).unwrap();
     check_names("Preference optimisation", &world.metrics("dpo"));
 
-    for (run, lanes) in [("sft", 3), ("rm", 3), ("dpo", 3)] {
+    let labels = "{\"prompt\": \"1\", \"completion\": \"1\", \"label\": true}\n\
+                  {\"prompt\": \"2\", \"completion\": \"1\", \"label\": false}\n";
+    fs::write(world.path("labels.jsonl"), labels.repeat(4)).unwrap();
+    let more = "data.train = 'labels.jsonl'\ndata.eval = 'labels.jsonl'\nkto.max_steps = 2\n";
+    let config = world.config::<KtoConfig>("kto", "model", more);
+    run::kto(&config, launch(&mut Silent)).unwrap();
+    check_names("Kahneman-Tversky optimisation", &world.metrics("kto"));
+
+    for (run, lanes) in [("sft", 3), ("rm", 3), ("dpo", 3), ("kto", 3)] {
         let starts = Trace::read(&world.path(run)).unwrap();
         let lanes_seen: BTreeSet<Lane> = starts[0].iter().map(|span| span.lane).collect();
         assert_eq!(lanes_seen.len(), lanes, "{run}: {lanes_seen:?}");

@@ -7,16 +7,20 @@
 mod correction;
 mod device;
 mod dpo;
+mod kto;
 mod optimizer;
 mod ppo;
 mod preset;
 mod reward_model;
 mod schedule;
 mod sft;
+mod spin;
+mod steerlm2;
 
 pub use correction::{Apply, BoundRule, CorrectionOptions, RatioLevel};
 pub use device::Device;
 pub use dpo::{DpoOptions, PreferenceLoss};
+pub use kto::{KtoLoss, KtoOptions};
 pub use optimizer::OptimizerConfig;
 pub use ppo::{
     KlPlace, LogprobTemperature, OldLogprobs, PpoOptions, ScoreNormalization, ValueInit,
@@ -25,6 +29,8 @@ pub use preset::{AdvantageEstimator, PolicyLossKind, PpoPreset};
 pub use reward_model::RewardModelOptions;
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use sft::SftOptions;
+pub use spin::SpinOptions;
+pub use steerlm2::SteerLm2Options;
 
 /// An option that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,8 +83,11 @@ mod tests {
         OptimizerConfig::default().validate().unwrap();
         ScheduleConfig::default().validate().unwrap();
         SftOptions::default().validate().unwrap();
+        SpinOptions::default().validate().unwrap();
+        SteerLm2Options::default().validate().unwrap();
         RewardModelOptions::default().validate().unwrap();
         DpoOptions::default().validate().unwrap();
+        KtoOptions::default().validate().unwrap();
         PpoOptions::default().validate().unwrap();
     }
 
@@ -87,11 +96,14 @@ mod tests {
         assert_eq!(toml::from_str::<OptimizerConfig>("").unwrap(), OptimizerConfig::default());
         assert_eq!(toml::from_str::<ScheduleConfig>("").unwrap(), ScheduleConfig::default());
         assert_eq!(toml::from_str::<SftOptions>("").unwrap(), SftOptions::default());
+        assert_eq!(toml::from_str::<SpinOptions>("").unwrap(), SpinOptions::default());
+        assert_eq!(toml::from_str::<SteerLm2Options>("").unwrap(), SteerLm2Options::default());
         assert_eq!(
             toml::from_str::<RewardModelOptions>("").unwrap(),
             RewardModelOptions::default()
         );
         assert_eq!(toml::from_str::<DpoOptions>("").unwrap(), DpoOptions::default());
+        assert_eq!(toml::from_str::<KtoOptions>("").unwrap(), KtoOptions::default());
         assert_eq!(toml::from_str::<PpoOptions>("").unwrap(), PpoOptions::default());
     }
 

@@ -1,11 +1,10 @@
 //! PPO's options: every detail that reproductions disagree on is a switch.
 
+mod validate;
+
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AdvantageEstimator, CorrectionOptions, OptionError, PolicyLossKind, PpoPreset, at_least_one,
-    ensure, not_negative, positive, share,
-};
+use super::{AdvantageEstimator, CorrectionOptions, PolicyLossKind, PpoPreset};
 use crate::trainer::{batch::Normalization, kl::KlEstimator};
 
 /// Where the KL penalty acts.
@@ -67,16 +66,13 @@ pub enum ValueInit {
     Policy,
 }
 
-/// The most rollouts of one iteration: slots for all of them are made before the first is sampled.
-const MOST_ROLLOUTS: usize = 1 << 20;
-
 /// Options of PPO (Schulman et al., 2017) on language models (Ziegler et al., 2019), and of its relatives without a critic:
 /// an advantage estimator and a loss, which combine as they please.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoOptions {
-    /// Sets what is not given of `epochs`, `gae_lambda`, `advantage`, `group_std`, `policy_loss`, `loss_normalization`,
-    /// `clip_range`, `clip_range_high`, `kl_coef`, `kl_estimator` and `kl_in`. Default `rlhf`, whose values are the
+    /// Sets what is not given of `epochs`, `gamma`, `gae_lambda`, `advantage`, `group_std`, `whiten_advantages`, `policy_loss`,
+    /// `loss_normalization`, `clip_range`, `clip_range_high`, `kl_coef`, `kl_estimator` and `kl_in`. Default `rlhf`, whose values are the
     /// defaults below.
     pub preset: PpoPreset,
     /// Iterations of the run: generate, score, update, refit. Default 100.
@@ -97,6 +93,13 @@ pub struct PpoOptions {
     pub advantage: Option<AdvantageEstimator>,
     /// Whether `grpo` divides by the standard deviation of the group. Default true.
     pub group_std: Option<bool>,
+    /// How many of a prompt's completions `best_of` imitates. Default 1.
+    pub best_of: usize,
+    /// What a log-ratio is worth to `online_dpo`: the smaller, the farther the policy may move from its reference. Default 0.1.
+    pub dpo_beta: f64,
+    /// Leave prompts whose completions all scored the same out of the policy's loss and of its denominators (DAPO's dynamic
+    /// sampling, Yu et al., 2025, without the refill: `prompts_per_iteration` says how many to draw from). Default false.
+    pub filter_groups: bool,
     /// What is minimised. Default `ppo`.
     pub policy_loss: Option<PolicyLossKind>,
 
@@ -113,6 +116,8 @@ pub struct PpoOptions {
     pub entropy_coef: f64,
     /// What a token weighs in the losses. Default `token-mean`.
     pub loss_normalization: Option<Normalization>,
+    /// The constant of `seq-mean-token-sum-norm` (Dr.GRPO), in tokens. Default: `sampling.max_new_tokens`.
+    pub loss_length: Option<usize>,
     /// Stops the iteration's optimizer steps once a mini-batch's `policy/approxkl_avg`, the mean of
     /// `(logprob - old)^2 / 2`, exceeds this. Default 0: off.
     pub target_kl: f64,
@@ -135,11 +140,11 @@ pub struct PpoOptions {
     pub critic_warmup_iterations: u64,
 
     /// Discount of later rewards. Default 1.
-    pub gamma: f64,
+    pub gamma: Option<f64>,
     /// Lambda of generalised advantage estimation. Default by the preset: 0.95 or 1.
     pub gae_lambda: Option<f64>,
     /// Bring advantages to mean 0 and variance 1 over all tokens of the iteration. Default true, and false where
-    /// `advantage` is `rloo` or `grpo`.
+    /// `advantage` is `rloo`, `grpo`, `best_of` or `online_dpo`.
     pub whiten_advantages: Option<bool>,
     /// Bring per-token rewards, KL included, to variance 1 over all tokens of the iteration, keeping the mean.
     /// Default false.
@@ -182,6 +187,9 @@ impl Default for PpoOptions {
             micro_batch_tokens: 8192,
             advantage: None,
             group_std: None,
+            best_of: 1,
+            dpo_beta: 0.1,
+            filter_groups: false,
             policy_loss: None,
             clip_range: None,
             clip_range_high: None,
@@ -189,6 +197,7 @@ impl Default for PpoOptions {
             max_log_ratio: 20.0,
             entropy_coef: 0.0,
             loss_normalization: None,
+            loss_length: None,
             target_kl: 0.0,
             mask_unfinished: false,
             old_logprobs: OldLogprobs::Recompute,
@@ -198,7 +207,7 @@ impl Default for PpoOptions {
             value_coef: 0.1,
             value_clip_range: 0.2,
             critic_warmup_iterations: 0,
-            gamma: 1.0,
+            gamma: None,
             gae_lambda: None,
             whiten_advantages: None,
             whiten_rewards: false,
@@ -221,6 +230,11 @@ impl PpoOptions {
         self.epochs.unwrap_or(self.preset.habits().epochs)
     }
 
+    /// Returns the discount of later rewards.
+    pub fn gamma(&self) -> f64 {
+        self.gamma.unwrap_or(self.preset.habits().gamma)
+    }
+
     /// Returns the lambda of advantage estimation.
     pub fn gae_lambda(&self) -> f64 {
         self.gae_lambda.unwrap_or(self.preset.habits().gae_lambda)
@@ -236,9 +250,9 @@ impl PpoOptions {
         self.advantage().has_critic()
     }
 
-    /// Says whether there is a reference model: without a penalty nobody asks it.
+    /// Says whether there is a reference model: without a penalty nobody asks it, but for online DPO.
     pub fn has_reference(&self) -> bool {
-        self.kl_coef() > 0.0
+        self.kl_coef() > 0.0 || self.advantage() == AdvantageEstimator::OnlineDpo
     }
 
     /// Says whether the advantages of a group are divided by their standard deviation.
@@ -256,6 +270,14 @@ impl PpoOptions {
         self.loss_normalization.unwrap_or(self.preset.habits().loss_normalization)
     }
 
+    /// Returns what the weights of `loss_normalization` are divided by beside.
+    pub fn loss_length(&self) -> f64 {
+        match self.loss_normalization() {
+            Normalization::SeqMeanTokenSumNorm => self.loss_length.unwrap_or(1) as f64,
+            _ => 1.0,
+        }
+    }
+
     /// Returns how far below 1 the ratio still has a gradient.
     pub fn clip_range(&self) -> f64 {
         self.clip_range.unwrap_or(self.preset.habits().clip_range)
@@ -269,7 +291,8 @@ impl PpoOptions {
 
     /// Says whether advantages are whitened over the iteration.
     pub fn whiten_advantages(&self) -> bool {
-        self.whiten_advantages.unwrap_or(self.advantage().whitens())
+        let given = self.whiten_advantages.or(self.preset.habits().whiten_advantages);
+        given.unwrap_or(self.advantage().whitens())
     }
 
     /// Returns the weight of the KL penalty.
@@ -307,6 +330,7 @@ impl PpoOptions {
     pub fn resolved(&self, lr: f64) -> Self {
         Self {
             epochs: Some(self.epochs()),
+            gamma: Some(self.gamma()),
             gae_lambda: Some(self.gae_lambda()),
             advantage: Some(self.advantage()),
             group_std: Some(self.group_std()),
@@ -321,142 +345,6 @@ impl PpoOptions {
             critic_lr: Some(self.critic_lr.unwrap_or(lr)),
             ..self.clone()
         }
-    }
-
-    /// Checks every range and every combination.
-    ///
-    /// # Errors
-    /// Names the first option that breaks a rule.
-    pub fn validate(&self) -> Result<(), OptionError> {
-        self.validate_batches()?;
-        self.validate_policy()?;
-        self.validate_values()?;
-        self.validate_advantage()?;
-        self.validate_kl()?;
-        self.validate_correction()?;
-        not_negative("missing_eos_penalty", self.missing_eos_penalty)?;
-        not_negative("reward_clip", self.reward_clip)
-    }
-
-    fn validate_batches(&self) -> Result<(), OptionError> {
-        ensure(self.iterations >= 1, "iterations", "at least 1", self.iterations)?;
-        at_least_one("prompts_per_iteration", self.prompts_per_iteration)?;
-        at_least_one("samples_per_prompt", self.samples_per_prompt)?;
-        at_least_one("epochs", self.epochs())?;
-        ensure(
-            self.rollout_batch() <= MOST_ROLLOUTS,
-            "prompts_per_iteration",
-            "at most 1048576 / samples_per_prompt",
-            self.prompts_per_iteration,
-        )?;
-        at_least_one("mini_batches", self.mini_batches)?;
-        at_least_one("micro_batch_tokens", self.micro_batch_tokens)?;
-        ensure(
-            self.mini_batches <= self.rollout_batch(),
-            "mini_batches",
-            "at most prompts_per_iteration x samples_per_prompt",
-            self.mini_batches,
-        )
-    }
-
-    fn validate_policy(&self) -> Result<(), OptionError> {
-        let below_one = self.clip_range() > 0.0 && self.clip_range() < 1.0;
-        ensure(below_one, "clip_range", "above 0 and below 1", self.clip_range())?;
-        positive("clip_range_high", self.clip_range_high())?;
-        ensure(
-            self.dual_clip == 0.0 || (self.dual_clip > 1.0 && self.dual_clip.is_finite()),
-            "dual_clip",
-            "above 1, or 0 for off",
-            self.dual_clip,
-        )?;
-        ensure(
-            self.dual_clip == 0.0 || self.policy_loss().is_surrogate(),
-            "dual_clip",
-            "0 unless policy_loss is `ppo` or `gspo`",
-            self.dual_clip,
-        )?;
-        positive("max_log_ratio", self.max_log_ratio)?;
-        not_negative("entropy_coef", self.entropy_coef)?;
-        not_negative("target_kl", self.target_kl)
-    }
-
-    fn validate_correction(&self) -> Result<(), OptionError> {
-        self.correction.validate()?;
-        // The weights would be 1, each of them.
-        ensure(
-            self.old_logprobs == OldLogprobs::Recompute || !self.correction.is_always(),
-            "correction.apply",
-            "on_mismatch where old_logprobs is `rollout`",
-            "always",
-        )
-    }
-
-    fn validate_advantage(&self) -> Result<(), OptionError> {
-        let alone = !self.advantage().compares_groups();
-        ensure(
-            alone || self.samples_per_prompt >= 2,
-            "samples_per_prompt",
-            "at least 2 where advantage is `reinforce_baseline`, `rloo` or `grpo`",
-            self.samples_per_prompt,
-        )?;
-        // A completion is compared with others as a whole.
-        ensure(
-            alone || self.gamma == 1.0,
-            "gamma",
-            "1 where advantage is `reinforce_baseline`, `rloo` or `grpo`",
-            self.gamma,
-        )?;
-        ensure(
-            alone || !self.whiten_rewards,
-            "whiten_rewards",
-            "false where advantage is `reinforce_baseline`, `rloo` or `grpo`",
-            self.whiten_rewards,
-        )?;
-        ensure(
-            self.has_critic() || self.critic_warmup_iterations == 0,
-            "critic_warmup_iterations",
-            "0 unless advantage is `gae`, for there is no critic",
-            self.critic_warmup_iterations,
-        )
-    }
-
-    fn validate_values(&self) -> Result<(), OptionError> {
-        not_negative("critic_lr", self.critic_lr.unwrap_or(0.0))?;
-        not_negative("value_coef", self.value_coef)?;
-        not_negative("value_clip_range", self.value_clip_range)?;
-        share("gamma", self.gamma)?;
-        share("gae_lambda", self.gae_lambda())?;
-        ensure(
-            self.critic_warmup_iterations < self.iterations,
-            "critic_warmup_iterations",
-            "below iterations",
-            self.critic_warmup_iterations,
-        )
-    }
-
-    fn validate_kl(&self) -> Result<(), OptionError> {
-        not_negative("kl_coef", self.kl_coef())?;
-        not_negative("kl_target", self.kl_target)?;
-        positive("kl_horizon", self.kl_horizon)?;
-        ensure(
-            self.kl_target == 0.0 || self.kl_coef() > 0.0,
-            "kl_coef",
-            "above 0 where kl_target is given",
-            self.kl_coef(),
-        )?;
-        // Further from its target, an iteration would turn the coefficient's sign.
-        ensure(
-            self.kl_target == 0.0 || self.kl_horizon >= self.rollout_batch() as f64,
-            "kl_horizon",
-            "at least prompts_per_iteration x samples_per_prompt where kl_target is given",
-            self.kl_horizon,
-        )?;
-        ensure(
-            self.kl_in() == KlPlace::Reward || self.kl_estimator() != KlEstimator::K1,
-            "kl_estimator",
-            "abs, k2 or k3 where kl_in is `loss`",
-            "k1",
-        )
     }
 }
 

@@ -20,6 +20,12 @@ pub enum AdvantageEstimator {
     Rloo,
     /// The mean reward of the prompt's completions, in units of its standard deviation (GRPO, Shao et al., 2024).
     Grpo,
+    /// None: the prompt's `best_of` highest scored completions count 1, and the others are left out (rejection sampling;
+    /// RAFT, Dong et al., 2023).
+    BestOf,
+    /// None: the prompt's highest and lowest scored completions are a pair, each with DPO's derivative for it, and the others
+    /// are left out (online DPO, Guo et al., 2024).
+    OnlineDpo,
 }
 
 impl AdvantageEstimator {
@@ -30,12 +36,17 @@ impl AdvantageEstimator {
 
     /// Says whether the completions of a prompt are compared with each other.
     pub fn compares_groups(self) -> bool {
-        matches!(self, Self::ReinforceBaseline | Self::Rloo | Self::Grpo)
+        !matches!(self, Self::Gae | Self::Reinforce)
+    }
+
+    /// Says whether only some of a prompt's completions count.
+    pub fn selects(self) -> bool {
+        matches!(self, Self::BestOf | Self::OnlineDpo)
     }
 
     /// Says whether advantages are whitened over the iteration unless told otherwise.
     pub(super) fn whitens(self) -> bool {
-        !matches!(self, Self::Rloo | Self::Grpo)
+        matches!(self, Self::Gae | Self::Reinforce | Self::ReinforceBaseline)
     }
 }
 
@@ -84,15 +95,24 @@ pub enum PpoPreset {
     Rloo,
     /// REINFORCE++ (Hu, 2025).
     ReinforcePp,
+    /// Imitation of a prompt's best completions (Dong et al., 2023).
+    RejectionSampling,
+    /// DPO on pairs that the policy samples (Guo et al., 2024).
+    OnlineDpo,
+    /// On-policy distillation (Agarwal et al., 2024): `model.reference` is the teacher, and how much less probable it finds a
+    /// token is all that the token is charged for. Wants `reward.kind = "none"`.
+    Distillation,
 }
 
 /// The options that a preset sets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Habits {
     pub(super) epochs: usize,
+    pub(super) gamma: f64,
     pub(super) gae_lambda: f64,
     pub(super) advantage: AdvantageEstimator,
     pub(super) group_std: bool,
+    pub(super) whiten_advantages: Option<bool>,
     pub(super) policy_loss: PolicyLossKind,
     pub(super) loss_normalization: Normalization,
     pub(super) clip_range: f64,
@@ -105,9 +125,11 @@ pub(super) struct Habits {
 /// Preference learning by PPO.
 const RLHF: Habits = Habits {
     epochs: 4,
+    gamma: 1.0,
     gae_lambda: 0.95,
     advantage: AdvantageEstimator::Gae,
     group_std: true,
+    whiten_advantages: None,
     policy_loss: PolicyLossKind::Ppo,
     loss_normalization: Normalization::TokenMean,
     clip_range: 0.2,
@@ -138,7 +160,7 @@ impl PpoPreset {
             Self::Grpo => GRPO,
             Self::DrGrpo => Habits {
                 group_std: false,
-                loss_normalization: Normalization::SeqMeanTokenSum,
+                loss_normalization: Normalization::SeqMeanTokenSumNorm,
                 ..GRPO
             },
             Self::Dapo => Habits {
@@ -162,6 +184,26 @@ impl PpoPreset {
             Self::ReinforcePp => {
                 Habits { advantage: AdvantageEstimator::Reinforce, kl_coef: 0.01, ..REASONING }
             }
+            Self::RejectionSampling => Habits {
+                advantage: AdvantageEstimator::BestOf,
+                policy_loss: PolicyLossKind::Reinforce,
+                kl_coef: 0.0,
+                ..REASONING
+            },
+            Self::OnlineDpo => Habits {
+                advantage: AdvantageEstimator::OnlineDpo,
+                policy_loss: PolicyLossKind::Reinforce,
+                loss_normalization: Normalization::SeqMeanTokenSum,
+                kl_coef: 0.0,
+                ..REASONING
+            },
+            Self::Distillation => Habits {
+                gamma: 0.0,
+                advantage: AdvantageEstimator::Reinforce,
+                whiten_advantages: Some(false),
+                kl_coef: 1.0,
+                ..REASONING
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionError, at_least_one};
+use super::{OptionError, at_least_one, ensure};
 use crate::trainer::batch::Normalization;
 
 /// Options of supervised fine-tuning.
@@ -48,6 +48,12 @@ impl SftOptions {
     pub fn validate(&self) -> Result<(), OptionError> {
         at_least_one("epochs", self.epochs)?;
         at_least_one("batch_size", self.batch_size)?;
-        at_least_one("micro_batch_tokens", self.micro_batch_tokens)
+        at_least_one("micro_batch_tokens", self.micro_batch_tokens)?;
+        ensure(
+            self.loss_normalization != Normalization::SeqMeanTokenSumNorm,
+            "loss_normalization",
+            "one without a constant",
+            "seq-mean-token-sum-norm",
+        )
     }
 }

@@ -30,7 +30,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use policy_loss::PolicyLoss;
-pub use stats::{Foresight, PpoStats, ScoreStats, ValueStats};
+pub use stats::{Foresight, PairStats, PpoStats, ScoreStats, ValueStats};
 use stats::{PolicyTally, ValueTally};
 pub use trajectories::Trajectories;
 use trajectories::{Rollouts, Scored};
@@ -120,7 +120,14 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         }
         let coef = options.kl_coef();
         if models.reference.is_none() && options.has_reference() {
-            return Err(Error::input("kl_coef", "0 without a reference policy", coef));
+            return Err(match coef > 0.0 {
+                true => Error::input("kl_coef", "0 without a reference policy", coef),
+                false => Error::input(
+                    "advantage",
+                    "one that needs no reference policy where there is none",
+                    "online_dpo",
+                ),
+            });
         }
         if models.critic.is_none() && options.has_critic() {
             return Err(Error::input(
@@ -312,6 +319,12 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         trajectories: &Trajectories,
         tally: &mut PolicyTally,
     ) -> Result<f64, Error> {
+        let weights = |batch: &MicroBatch| &trajectories.policy_weights[batch.rows.clone()];
+        if mini_batch.iter().flat_map(weights).all(|&weight| weight == 0.0) {
+            // Nothing to learn from: a step would only follow the optimizer's momentum.
+            self.state.policy_steps += 1;
+            return Ok(0.0);
+        }
         let loss = PolicyLoss::new(&self.setup.options, self.state.kl.coef());
         let entropy =
             if self.setup.options.entropy_coef > 0.0 { Entropy::Train } else { Entropy::Measure };

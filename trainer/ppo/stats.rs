@@ -1,8 +1,13 @@
 //! What scoring and updating looked like, under the names that dashboards know.
 
+use std::ops::Range;
+
+use super::advantages::extremes;
 use crate::trainer::{
     correction::CorrectionStats,
     loss::Term,
+    preference::dpo,
+    reward::Reward,
     skips::Skips,
     stats::{Mismatch, RunningMoments, Summary},
 };
@@ -61,6 +66,10 @@ pub struct ScoreStats {
     pub foresight: Option<Foresight>,
     /// Share of prompts whose completions all scored the same, where they are compared with each other.
     pub zero_std: Option<f64>,
+    /// Completions that count in the policy's loss.
+    pub learning: usize,
+    /// The pairs of online DPO.
+    pub pairs: Option<PairStats>,
     /// Engine against trainer, over the tokens that the engine sampled with the weights that are to learn. `None` without
     /// such tokens, and where the old log-probs are the engine's.
     pub mismatch: Option<Mismatch>,
@@ -78,6 +87,7 @@ impl ScoreStats {
         let foreseen = self.foresight.iter().flat_map(Foresight::metrics);
         metrics.extend(foreseen.map(|(name, value)| (name.into(), value)));
         metrics.extend(self.zero_std.map(|share| ("frac_reward_zero_std".into(), share)));
+        metrics.extend(self.pairs.iter().flat_map(PairStats::metrics));
         for (prefix, compared) in [("parity", &self.mismatch), ("staleness", &self.staleness)] {
             metrics.extend(compared.iter().flat_map(|compared| compared.metrics(prefix)));
         }
@@ -88,7 +98,7 @@ impl ScoreStats {
         metrics
     }
 
-    fn of_rewards(&self) -> [(&'static str, f64); 24] {
+    fn of_rewards(&self) -> [(&'static str, f64); 25] {
         let (lengths, prompts) = (Summary::of(&self.lengths), Summary::of(&self.prompt_lengths));
         let rewards = Summary::of(&self.rewards);
         let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
@@ -100,6 +110,7 @@ impl ScoreStats {
             ("objective/scores", self.scores.mean),
             ("objective/scores_std", self.scores.std),
             ("val/num_eos_tokens", self.ended as f64),
+            ("learning_fraction", self.learning as f64 / self.lengths.len().max(1) as f64),
             ("response_length/mean", lengths.mean),
             ("response_length/min", lengths.min),
             ("response_length/max", lengths.max),
@@ -118,6 +129,59 @@ impl ScoreStats {
             ("critic/advantages/min", self.advantages.min),
             ("critic/advantages/max", self.advantages.max),
         ]
+    }
+}
+
+/// What an iteration's pairs looked like before the update. Means are over pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PairStats {
+    /// Prompts whose completions did not all score the same.
+    pub count: usize,
+    /// DPO's loss.
+    pub loss: f64,
+    /// Share of pairs of which the policy favours the better one, compared with the reference.
+    pub accuracy: f64,
+    /// By how much, in implicit rewards: `beta` times the difference of the log-ratios.
+    pub margin: f64,
+}
+
+impl PairStats {
+    /// Judges the pairs of groups of completions, of which only those count that learn.
+    pub(super) fn of(
+        groups: &[Range<usize>],
+        scored: &[Reward],
+        (log_ratios, learns): (&[f32], &[bool]),
+        beta: f64,
+    ) -> Self {
+        let mut stats = Self::default();
+        for group in groups {
+            let members: Vec<usize> = group.clone().filter(|&i| learns[i]).collect();
+            let scores: Vec<f32> = members.iter().map(|&i| scored[i].score()).collect();
+            let Some([chosen, rejected]) = extremes(&scores) else { continue };
+            let log_ratio = |member: usize| f64::from(log_ratios[members[member]]);
+            let gap = log_ratio(chosen) - log_ratio(rejected);
+            stats.count += 1;
+            stats.loss += dpo(gap, beta, 0.0, 0.0).loss;
+            stats.accuracy += f64::from(u8::from(gap > 0.0));
+            stats.margin += beta * gap;
+        }
+        let of = stats.count.max(1) as f64;
+        Self {
+            loss: stats.loss / of,
+            accuracy: stats.accuracy / of,
+            margin: stats.margin / of,
+            ..stats
+        }
+    }
+
+    fn metrics(&self) -> [(String, f64); 4] {
+        [
+            ("pairs/count", self.count as f64),
+            ("pairs/loss", self.loss),
+            ("rewards/accuracies", self.accuracy),
+            ("rewards/margins", self.margin),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
     }
 }
 

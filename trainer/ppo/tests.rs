@@ -1,5 +1,6 @@
 mod correction;
 mod groups;
+mod selection;
 
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;

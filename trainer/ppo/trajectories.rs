@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::{Foresight, ScoreStats, advantages::Estimate};
+use super::{Foresight, PairStats, ScoreStats, advantages::Estimate};
 use crate::{
     rollout::{Rollout, WeightVersion},
     trainer::{
         Error,
         advantage::{Mean, whiten},
         batch::{MaskedSequence, Plan},
-        config::{KlPlace, PpoOptions},
+        config::{AdvantageEstimator, KlPlace, PpoOptions},
         correction::{CorrectionStats, ImportanceWeights, importance_weights},
         kl::KlEstimator,
         reward::{Reward, token_rewards},
@@ -38,6 +38,8 @@ pub struct Trajectories {
     pub advantages: Vec<f32>,
     /// What the critic is to learn; empty without one.
     pub returns: Vec<f32>,
+    /// Which rollouts count in the policy's loss.
+    pub learns: Vec<bool>,
     /// What each token weighs in the policy's loss.
     pub policy_weights: Vec<f32>,
     /// What its policy gradient counts because another policy sampled it; 1 where no correction acts.
@@ -80,17 +82,22 @@ impl Trajectories {
             whiten(&mut rewards, Mean::Keep);
         }
         let ended = rollouts.ended();
-        let learns = |i: usize| ended[i] || !options.mask_unfinished;
+        let mut learns: Vec<bool> =
+            ended.iter().map(|&ended| ended || !options.mask_unfinished).collect();
         let groups = rollouts.groups();
-        let estimate = Estimate { options, rows: &rows, rewards: &rewards, values: &values };
+        let k1 = KlEstimator::K1.values(&old_logprobs[..ref_logprobs.len()], &ref_logprobs);
+        let kls = of_each_rollout(&k1, &rows);
+        let estimate =
+            Estimate { options, rows: &rows, rewards: &rewards, values: &values, log_ratios: &kls };
         let mut advantages = match options.advantage().compares_groups() {
-            true => estimate.in_groups(&groups, shaped, learns),
+            true => estimate.in_groups(&groups, shaped, &mut learns),
             false => estimate.alone(),
         };
         // No critic, no values.
         let returns: Vec<f32> = values.iter().zip(&advantages).map(|(v, a)| a + v).collect();
         let scores: Vec<f32> = rollouts.rewards.iter().map(Reward::score).collect();
-        let k1 = KlEstimator::K1.values(&old_logprobs[..ref_logprobs.len()], &ref_logprobs);
+        let pairs = (options.advantage() == AdvantageEstimator::OnlineDpo)
+            .then(|| PairStats::of(&groups, shaped, (&kls, &learns), options.dpo_beta));
         let stats = ScoreStats {
             scores: Summary::of(&scores),
             kl: per_completion(&k1, rows.len()),
@@ -99,7 +106,7 @@ impl Trajectories {
             entropy: 0.0 - per_completion(&old_logprobs, rows.len()),
             ended: ended.iter().filter(|&&ended| ended).count(),
             rewards: whole_rewards,
-            kls: of_each_rollout(&k1, &rows),
+            kls,
             lengths: rollouts.rollouts.iter().map(|r| r.completion.len() as f32).collect(),
             prompt_lengths: rollouts.prompt_lengths(),
             advantages: Summary::of(&advantages),
@@ -112,6 +119,8 @@ impl Trajectories {
                 .advantage()
                 .compares_groups()
                 .then(|| share_of_equal(&groups, &scores)),
+            learning: learns.iter().filter(|&&learns| learns).count(),
+            pairs,
             mismatch: None,
             staleness: None,
             correction: None,
@@ -120,7 +129,9 @@ impl Trajectories {
             whiten(&mut advantages, Mean::Shift);
         }
         let normalization = options.loss_normalization();
-        let policy_weights = plan.weights(normalization, learns);
+        let mut policy_weights = plan.weights(normalization, |i| learns[i]);
+        let scale = (1.0 / options.loss_length()) as f32;
+        policy_weights.iter_mut().for_each(|weight| *weight *= scale);
         let value_weights = match options.has_critic() {
             true => plan.weights(normalization, |_| true),
             false => Vec::new(),
@@ -135,6 +146,7 @@ impl Trajectories {
             rewards,
             advantages,
             returns,
+            learns,
             policy_weights,
             value_weights,
             stats,

@@ -69,11 +69,11 @@ fn contradictions_are_refused_by_name() {
     );
     assert_eq!(
         rule_broken_by("preset = 'grpo'"),
-        "samples_per_prompt must be at least 2 where advantage is `reinforce_baseline`, `rloo` or `grpo`, got 1"
+        "samples_per_prompt must be at least 2 where advantage compares a prompt's completions, got 1"
     );
     assert_eq!(
         rule_broken_by("advantage = 'rloo'\nsamples_per_prompt = 2\ngamma = 0.9"),
-        "gamma must be 1 where advantage is `reinforce_baseline`, `rloo` or `grpo`, got 0.9"
+        "gamma must be 1 where advantage compares a prompt's completions, got 0.9"
     );
     assert_eq!(
         rule_broken_by("advantage = 'reinforce'\ncritic_warmup_iterations = 1"),

@@ -4,7 +4,7 @@ use super::*;
 use crate::trainer::config::{AdvantageEstimator, PolicyLossKind, PpoPreset};
 
 /// Completions of one or two words, two to a prompt but for the last, which has one.
-fn pairs() -> Vec<Rollout> {
+pub(super) fn pairs() -> Vec<Rollout> {
     let one = |id, sample, completion: &[u32]| {
         let logprobs = vec![-1.0; completion.len()];
         Rollout { sample, ..rollout(id, completion.to_vec(), logprobs) }
@@ -21,7 +21,7 @@ fn pairs() -> Vec<Rollout> {
     ]
 }
 
-fn scores(scores: &[f32]) -> Vec<Reward> {
+pub(super) fn scores(scores: &[f32]) -> Vec<Reward> {
     scores.iter().map(|&score| Reward::Score(score)).collect()
 }
 
@@ -36,7 +36,7 @@ fn options(advantage: AdvantageEstimator) -> PpoOptions {
 }
 
 /// Returns the advantages of each completion's tokens, in the order of the rollouts.
-fn advantages(scored: &Trajectories) -> Vec<Vec<f32>> {
+pub(super) fn advantages(scored: &Trajectories) -> Vec<Vec<f32>> {
     let mut rows = scored.plan.sequence_rows();
     rows.sort_by_key(|(i, _)| *i);
     rows.into_iter().map(|(_, rows)| scored.advantages[rows].to_vec()).collect()
@@ -166,7 +166,7 @@ fn each_loss_has_the_gradient_of_its_table_once_the_policy_has_moved() {
 }
 
 /// Samples `size` completions for each of so many prompts.
-fn groups(policy: &Bigram, prompts: usize, size: usize, seed: u64) -> Vec<Rollout> {
+pub(super) fn groups(policy: &Bigram, prompts: usize, size: usize, seed: u64) -> Vec<Rollout> {
     let all = sample(policy, prompts * size, seed);
     let of_group = |(i, one): (usize, Rollout)| {
         let prompt = Prompt { id: PromptId((i / size) as u64), ..one.prompt };
@@ -185,7 +185,7 @@ const PRESETS: [PpoPreset; 7] = [
     PpoPreset::ReinforcePp,
 ];
 
-fn preset(preset: PpoPreset) -> PpoOptions {
+pub(super) fn preset(preset: PpoPreset) -> PpoOptions {
     PpoOptions { preset, samples_per_prompt: 4, prompts_per_iteration: 16, ..Default::default() }
 }
 
@@ -234,7 +234,7 @@ fn gradients_do_not_depend_on_the_token_budget_under_any_preset() {
 }
 
 /// Trains under a preset for 30 iterations. Returns the share of even words before and after.
-fn trained(options: PpoOptions, shuffled: bool) -> (f32, f32) {
+pub(super) fn trained(options: PpoOptions, shuffled: bool) -> (f32, f32) {
     let mut ppo = ppo(options, 1.0);
     let share =
         |rollouts: &[Rollout]| rollouts.iter().map(evenness).sum::<f32>() / rollouts.len() as f32;

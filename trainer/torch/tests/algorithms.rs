@@ -14,9 +14,10 @@ use crate::{
         config::{
             DpoOptions, OptimizerConfig, PpoOptions, RewardModelOptions, ScheduleConfig, SftOptions,
         },
-        dpo::{Dpo, DpoPair, reference_logprobs},
+        dpo::{Dpo, DpoPair},
         learner::LanguageModel,
         ppo::{Ppo, PpoModels, PpoSetup, PpoStats, Trajectories},
+        referred::Referred,
         reward::Reward,
         reward_model::{PreferencePair, RewardTrainer},
         sft::Sft,
@@ -210,12 +211,12 @@ fn packed_sequences_have_the_loss_and_gradient_of_sequences_alone() {
     let batch: Vec<_> = data.iter().map(|(tokens, mask)| MaskedSequence { tokens, mask }).collect();
     let stepped = |budget| {
         let mut sft = sft(budget, 1e-2);
-        let stats = sft.step(&batch).unwrap();
+        let stats = sft.step(&batch).unwrap().found;
         (sft, stats)
     };
     let (packed, packed_stats) = stepped(100_000);
     let (alone, alone_stats) = stepped(1);
-    assert_same_gradient(packed.policy(), alone.policy());
+    assert_same_gradient(packed.model(), alone.model());
     assert!((packed_stats.loss - alone_stats.loss).abs() < 1e-5 * alone_stats.loss);
     assert_eq!(packed_stats.mean_token_accuracy, alone_stats.mean_token_accuracy);
 }
@@ -291,16 +292,18 @@ fn dpo_starts_at_ln_2_and_learns_which_is_better_whatever_the_token_budget() {
         let policy = learner(Head::LanguageModel, model, 1e-2);
         let frozen = testing::model(&testing::spec(), ModelOptions { frozen: true, ..model });
         let mut pairs: Vec<DpoPair<'_>> = data.iter().map(dpo_pair).collect();
-        let reference = reference_logprobs(&frozen, &pairs, micro_batch_tokens).unwrap();
-        let own = reference_logprobs(&policy, &pairs, micro_batch_tokens).unwrap();
-        assert_eq!(reference, own, "a copy says what the policy says");
-        pairs.iter_mut().zip(own).for_each(|(pair, reference)| pair.reference = reference);
+        let said =
+            |pairs: &[DpoPair<'_>]| pairs.iter().map(|pair| pair.reference).collect::<Vec<_>>();
+        DpoPair::refer(&mut pairs, &frozen, micro_batch_tokens).unwrap();
+        let reference = said(&pairs);
+        DpoPair::refer(&mut pairs, &policy, micro_batch_tokens).unwrap();
+        assert_eq!(reference, said(&pairs), "a copy says what the policy says");
         let schedule = ScheduleConfig::default();
         (Dpo::new(policy, options, &optimizer(1e-2), &schedule, 100).unwrap(), pairs)
     };
     for model in model_options() {
         let (mut dpo, pairs) = trainer(40, model);
-        let stats = dpo.step(&pairs).unwrap();
+        let stats = dpo.step(&pairs).unwrap().found;
         assert!((stats.loss - std::f64::consts::LN_2).abs() < 1e-15, "{model:?}: {stats:?}");
         assert_eq!(stats.kl, Some(0.0), "{model:?}");
     }
@@ -310,7 +313,7 @@ fn dpo_starts_at_ln_2_and_learns_which_is_better_whatever_the_token_budget() {
         (dpo, pairs)
     };
     let ((mut whole, pairs), (cut, _)) = (stepped(100_000), stepped(1));
-    assert_same_gradient(cut.policy(), whole.policy());
+    assert_same_gradient(cut.model(), whole.model());
     for _ in 0..40 {
         whole.step(&pairs).unwrap();
     }

@@ -1,0 +1,200 @@
+//! Every algorithm on one small task: a model that answers a digit with any digit is to answer with the same. And its negative
+//! control: data, labels or rewards that have nothing to do with the prompt.
+
+use std::{fmt::Write, fs, sync::Arc, time::Instant};
+
+use rollforge::{
+    config::{DpoConfig, KtoConfig, SpinConfig},
+    engine::{Engine, EngineConfig, Request, SamplingParams},
+    rollout::{Prompt, PromptId},
+    run::{self, Silent, model_directory},
+};
+
+use crate::world::{World, launch};
+
+/// The least share of right answers after learning, and the most after the control; the model begins at about a tenth.
+pub(crate) const LEARNED: f64 = 0.6;
+pub(crate) const CONTROL: f64 = 0.3;
+
+/// An algorithm, and how it is run.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// What users call it.
+    pub(crate) name: &'static str,
+    command: Command,
+    options: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Command {
+    Sft,
+    Dpo,
+    Kto,
+    Spin,
+    Ppo,
+}
+
+/// What an algorithm came to.
+pub(crate) struct Learned {
+    /// Shares of right answers: before, after, and after the control.
+    pub(crate) start: f64,
+    pub(crate) end: f64,
+    pub(crate) control: f64,
+    /// Of the run that learns.
+    pub(crate) seconds: f64,
+}
+
+const fn case(name: &'static str, command: Command, options: &'static str) -> Case {
+    Case { name, command, options }
+}
+
+pub(crate) const CASES: [Case; 23] = [
+    case("SFT", Command::Sft, "sft.epochs = 10\nsft.batch_size = 50\noptimizer.lr = 0.003\n"),
+    case("DPO", Command::Dpo, ""),
+    case("cDPO", Command::Dpo, "dpo.label_smoothing = 0.1\n"),
+    case("robust DPO", Command::Dpo, "dpo.loss = 'robust'\ndpo.label_smoothing = 0.1\n"),
+    case("IPO", Command::Dpo, "dpo.loss = 'ipo'\n"),
+    case("RPO, squared", Command::Dpo, "dpo.loss = 'rpo_sq'\n"),
+    case("RPO, forward KL", Command::Dpo, "dpo.loss = 'rpo_fwd_kl'\ndpo.reward_scale = 5.0\n"),
+    case("RPO, backward KL", Command::Dpo, "dpo.loss = 'rpo_bwd_kl'\ndpo.reward_scale = 5.0\n"),
+    case("ORPO", Command::Dpo, "dpo.loss = 'orpo'\n"),
+    case("SimPO", Command::Dpo, "dpo.loss = 'simpo'\ndpo.beta = 2.0\n"),
+    case("KTO", Command::Kto, ""),
+    case("SPIN", Command::Spin, ""),
+    case("PPO", Command::Ppo, "ppo.value_init = 'policy'\nppo.mini_batches = 2\n"),
+    case("GRPO", Command::Ppo, "ppo.preset = 'grpo'\n"),
+    case("Dr.GRPO", Command::Ppo, "ppo.preset = 'dr_grpo'\n"),
+    case("DAPO", Command::Ppo, "ppo.preset = 'dapo'\nppo.filter_groups = true\n"),
+    case("GSPO", Command::Ppo, "ppo.preset = 'gspo'\n"),
+    case("CISPO", Command::Ppo, "ppo.preset = 'cispo'\n"),
+    case("RLOO", Command::Ppo, "ppo.preset = 'rloo'\n"),
+    case("REINFORCE++", Command::Ppo, "ppo.preset = 'reinforce_pp'\n"),
+    case(
+        "REINFORCE++-baseline",
+        Command::Ppo,
+        "ppo.preset = 'reinforce_pp'\nppo.advantage = 'reinforce_baseline'\n",
+    ),
+    case("rejection sampling", Command::Ppo, "ppo.preset = 'rejection_sampling'\n"),
+    case("online DPO", Command::Ppo, "ppo.preset = 'online_dpo'\n"),
+];
+
+/// Makes the model and every data file.
+pub(crate) fn world() -> World {
+    let world = World::of_digits();
+    world.digits("same", |prompt, _| prompt);
+    for (name, right) in [("right", true), ("wrong", false)] {
+        let (mut pairs, mut labels) = (String::new(), String::new());
+        for (prompt, offset) in (0..10).flat_map(|prompt| (1..=9).map(move |o| (prompt, o))) {
+            let other = (prompt + offset) % 10;
+            // In the control each of two digits is as often the better one.
+            let (chosen, rejected) = match right || offset % 2 == 0 {
+                true => (prompt, other),
+                false => (other, prompt),
+            };
+            writeln!(
+                pairs,
+                "{{\"prompt\": \"{prompt}\", \"chosen\": \"{chosen}\", \"rejected\": \"{rejected}\"}}"
+            )
+            .unwrap();
+            for (completion, good) in [(chosen, true), (rejected, false)] {
+                writeln!(
+                    labels,
+                    "{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\", \"label\": {good}}}"
+                )
+                .unwrap();
+            }
+        }
+        fs::write(world.path(&format!("pairs_{name}.jsonl")), pairs).unwrap();
+        fs::write(world.path(&format!("labels_{name}.jsonl")), labels).unwrap();
+    }
+    world
+}
+
+impl Case {
+    /// Runs the algorithm and its control.
+    pub(crate) fn run(&self, world: &World) -> Learned {
+        let folder = |what: &str| format!("{}-{what}", self.name.replace([' ', ','], "-"));
+        let (learned, control) = (folder("learned"), folder("control"));
+        let began = Instant::now();
+        self.train(world, &learned, true);
+        let seconds = began.elapsed().as_secs_f64();
+        self.train(world, &control, false);
+        let right = |name: &str| share_of_right_answers(world, name);
+        let last = |name: &str| match self.command {
+            Command::Spin => format!("{name}/iteration_3/dpo"),
+            _ => name.to_owned(),
+        };
+        Learned {
+            start: right("guess"),
+            end: right(&last(&learned)),
+            control: right(&last(&control)),
+            seconds,
+        }
+    }
+
+    fn train(&self, world: &World, name: &str, right: bool) {
+        let (kind, rows) = if right { ("right", "same") } else { ("wrong", "any") };
+        let observer = &mut Silent;
+        let options = self.options;
+        match self.command {
+            Command::Sft => {
+                let more =
+                    format!("data.train = '{rows}.jsonl'\ndata.append_eos = false\n{options}");
+                world.sft(name, "guess", &more);
+            }
+            Command::Dpo => {
+                let more = format!(
+                    "data.train = 'pairs_{kind}.jsonl'\ndata.append_eos = false\ndpo.batch_size = 90\n\
+                     dpo.epochs = 30\noptimizer.lr = 0.01\n{options}"
+                );
+                run::dpo(&world.config::<DpoConfig>(name, "guess", &more), launch(observer))
+                    .unwrap();
+            }
+            Command::Kto => {
+                let more = format!(
+                    "data.train = 'labels_{kind}.jsonl'\ndata.append_eos = false\nkto.batch_size = 180\n\
+                     kto.epochs = 40\noptimizer.lr = 0.01\n{options}"
+                );
+                run::kto(&world.config::<KtoConfig>(name, "guess", &more), launch(observer))
+                    .unwrap();
+            }
+            Command::Spin => {
+                let more = format!(
+                    "data.train = '{rows}.jsonl'\ndata.append_eos = false\nsampling.max_new_tokens = 1\n\
+                     dpo.batch_size = 100\ndpo.epochs = 40\noptimizer.lr = 0.005\ndpo.beta = 0.5\n{options}"
+                );
+                run::spin(&world.config::<SpinConfig>(name, "guess", &more), launch(observer))
+                    .unwrap();
+            }
+            Command::Ppo => {
+                let more = format!(
+                    "ppo.samples_per_prompt = 8\nppo.iterations = 20\nppo.epochs = 1\n\
+                     ppo.prompts_per_iteration = 20\n{options}"
+                );
+                world.ppo_of_digits(name, "guess", rows, &more);
+            }
+        }
+    }
+}
+
+/// Samples a hundred answers to each digit, and returns how many of them are that digit.
+fn share_of_right_answers(world: &World, name: &str) -> f64 {
+    let config = EngineConfig { threads: 1, ..EngineConfig::default() };
+    let model = model_directory(&world.path(name));
+    let engine = Engine::builder().config(config).model_dir(model).build().unwrap();
+    let sampling = Arc::new(SamplingParams {
+        max_new_tokens: 1,
+        n: 100,
+        seed: 9,
+        ..SamplingParams::default()
+    });
+    let request = |digit: u64| {
+        let tokens = engine.encode(&digit.to_string()).unwrap().tokens;
+        Request::new(Prompt { id: PromptId(digit), tokens }, sampling.clone())
+    };
+    let rollouts = engine.blocking().generate_all((0..10).map(request).collect()).unwrap();
+    let is_right = |rollout: &&rollforge::rollout::Rollout| {
+        engine.text(rollout).unwrap() == rollout.prompt.id.0.to_string()
+    };
+    rollouts.iter().filter(is_right).count() as f64 / rollouts.len() as f64
+}
