@@ -2,7 +2,10 @@
 //!
 //! `tests/runs/recipes.rs` runs each of them for a step on a small model.
 
-use super::{Config, DpoConfig, Error, PpoConfig, RewardModelConfig, SftConfig, parse, to_toml};
+use super::{
+    Config, DpoConfig, Error, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
+    parse, to_toml,
+};
 
 /// A configuration to start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub enum RecipeCommand {
     Rm,
     /// `rollforge dpo`.
     Dpo,
+    /// `rollforge kto`.
+    Kto,
+    /// `rollforge spin`.
+    Spin,
     /// `rollforge ppo`.
     Ppo,
 }
@@ -54,6 +61,8 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Ppo, "reinforce"),
     recipe!(Ppo, "reinforce-pp"),
     recipe!(Ppo, "reinforce-pp-baseline"),
+    recipe!(Ppo, "rejection-sampling"),
+    recipe!(Ppo, "online-dpo"),
     recipe!(Dpo, "dpo"),
     recipe!(Dpo, "cdpo"),
     recipe!(Dpo, "robust-dpo"),
@@ -61,6 +70,8 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Dpo, "rpo"),
     recipe!(Dpo, "orpo"),
     recipe!(Dpo, "simpo"),
+    recipe!(Kto, "kto"),
+    recipe!(Spin, "spin"),
 ];
 
 impl Recipe {
@@ -91,6 +102,8 @@ impl Recipe {
             RecipeCommand::Sft => self.resolved_as::<SftConfig>(overrides),
             RecipeCommand::Rm => self.resolved_as::<RewardModelConfig>(overrides),
             RecipeCommand::Dpo => self.resolved_as::<DpoConfig>(overrides),
+            RecipeCommand::Kto => self.resolved_as::<KtoConfig>(overrides),
+            RecipeCommand::Spin => self.resolved_as::<SpinConfig>(overrides),
             RecipeCommand::Ppo => self.resolved_as::<PpoConfig>(overrides),
         }
     }
@@ -109,6 +122,8 @@ impl RecipeCommand {
             Self::Sft => "sft",
             Self::Rm => "rm",
             Self::Dpo => "dpo",
+            Self::Kto => "kto",
+            Self::Spin => "spin",
             Self::Ppo => "ppo",
         }
     }

@@ -4,8 +4,8 @@ use std::fs;
 
 use rollforge::{
     config::{
-        self, Config, DpoConfig, PpoConfig, RECIPES, Recipe, RecipeCommand, RewardModelConfig,
-        SftConfig,
+        self, Config, DpoConfig, KtoConfig, PpoConfig, RECIPES, Recipe, RecipeCommand,
+        RewardModelConfig, SftConfig, SpinConfig,
     },
     run::{self, Silent},
 };
@@ -48,6 +48,21 @@ fn run(world: &World, recipe: &Recipe) {
             run::dpo(&small::<DpoConfig>(world, recipe, "pairs", &more), launch(&mut Silent))
                 .map(drop)
         }
+        RecipeCommand::Kto => {
+            let more = ["kto.max_steps=2", "kto.batch_size=4", "kto.eval_every=2"];
+            run::kto(&small::<KtoConfig>(world, recipe, "labels", &more), launch(&mut Silent))
+                .map(drop)
+        }
+        RecipeCommand::Spin => {
+            let more = [
+                "spin.iterations=1",
+                "dpo.max_steps=2",
+                "dpo.batch_size=4",
+                "sampling.max_new_tokens=2",
+            ];
+            run::spin(&small::<SpinConfig>(world, recipe, "right", &more), launch(&mut Silent))
+                .map(drop)
+        }
         RecipeCommand::Ppo => {
             let mut more = vec![
                 "sampling.max_new_tokens=2",
@@ -76,10 +91,18 @@ fn every_recipe_runs() {
         format!("{{\"prompt\": \"{digit}\", \"chosen\": \"{digit}\", \"rejected\": \"{other}\"}}\n")
     };
     fs::write(world.path("pairs.jsonl"), (0..10).map(pair).collect::<String>()).unwrap();
+    let label = |digit: usize| {
+        format!("{{\"prompt\": \"{digit}\", \"completion\": \"1\", \"label\": {}}}\n", digit == 1)
+    };
+    fs::write(world.path("labels.jsonl"), (0..10).map(label).collect::<String>()).unwrap();
     // `rm` comes before those that read what it leaves.
     for recipe in RECIPES {
         run(&world, recipe);
-        let lines = world.metrics(&format!("runs/{}", recipe.name));
+        let run = match recipe.command {
+            RecipeCommand::Spin => "runs/spin/iteration_1/dpo".to_owned(),
+            _ => format!("runs/{}", recipe.name),
+        };
+        let lines = world.metrics(&run);
         assert_eq!(lines.len(), 2, "{}", recipe.name);
     }
 }

@@ -1,7 +1,7 @@
 //! Where only some of a prompt's completions count: rejection sampling, online DPO, prompts that teach nothing.
 
 use super::{
-    groups::{advantages, groups, pairs, preset, scores, trained},
+    groups::{advantages, pairs, preset, scores, trained},
     *,
 };
 use crate::trainer::{
@@ -124,10 +124,12 @@ fn the_first_loss_of_online_dpo_is_ln_2() {
 #[test]
 fn policies_learn_from_their_best_and_from_pairs_and_nothing_from_shuffled_rewards() {
     // What it takes for a table, which has no AdamW.
-    for (name, epochs) in [(PpoPreset::RejectionSampling, 4), (PpoPreset::OnlineDpo, 1)] {
+    for (name, epochs, least) in
+        [(PpoPreset::RejectionSampling, 4, 0.75), (PpoPreset::OnlineDpo, 1, 0.5)]
+    {
         let preset = |name| PpoOptions { epochs: Some(epochs), dpo_beta: 1.0, ..preset(name) };
         let (before, after) = trained(preset(name), false);
-        assert!(before < 0.5 && after > 0.75, "{name:?}: from {before} to {after}");
+        assert!(before < 0.3 && after > least, "{name:?}: from {before} to {after}");
         let (before, after) = trained(preset(name), true);
         assert!(after < before + 0.15, "{name:?}, shuffled: from {before} to {after}");
     }
