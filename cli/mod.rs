@@ -25,6 +25,7 @@ mod report;
 mod report_page;
 mod sampling;
 mod score;
+mod serve_rm;
 mod signals;
 mod trainer;
 mod training;
@@ -62,6 +63,7 @@ enum Command {
     Plan(plan::Arguments),
     Generate(generate::Arguments),
     Score(score::Arguments),
+    ServeRm(serve_rm::Arguments),
     NewModel(new_model::Arguments),
     Engine(engine::Arguments),
     Bench(bench::Arguments),
@@ -105,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::ServeRm(arguments) => serve_rm::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),
         Command::Engine(arguments) => engine::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

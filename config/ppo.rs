@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, InvariantsConfig, LogConfig,
-    MemoryConfig, MismatchAction, MismatchConfig, QueueConfig, SamplingConfig, StopConfig,
-    Violation,
+    MemoryConfig, MismatchAction, MismatchConfig, QueueConfig, RewardConfig, SamplingConfig,
+    StopConfig, Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
@@ -112,40 +112,12 @@ impl PolicyConfig {
     }
 }
 
-/// The `[reward]` section: what a completion is worth.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RewardConfig {
-    /// What a reward model says of prompt and completion.
-    Model {
-        /// Its directory: a sequence classifier with one label.
-        path: PathBuf,
-        /// Bring its scores to mean 0 and variance 1 by what `rollforge rm` wrote beside its weights. A critic that
-        /// starts from the reward model starts at the raw scores nevertheless. Default false.
-        #[serde(default)]
-        standardize: bool,
-    },
-    /// 1 where the completion's text is that of a data column, white space around either aside; 0 where it is not.
-    ExactMatch {
-        /// The column.
-        column: String,
-    },
-    /// The share of a data column's tokens that the completion has in the same place. Each token is rewarded by itself,
-    /// where it stands: 1 / tokens of the column if it is right, 0 if it is not.
-    PositionMatch {
-        /// The column.
-        column: String,
-    },
-}
-
 impl Config for PpoConfig {
     fn resolve(&mut self, folder: &Path) {
         resolve(folder, [&mut self.output_dir, &mut self.model.path]);
         resolve(folder, self.model.reference.as_mut());
         resolve(folder, self.data.train.iter_mut().chain(&mut self.data.eval));
-        if let RewardConfig::Model { path, .. } = &mut self.reward {
-            resolve(folder, [path]);
-        }
+        self.reward.resolve(folder, self.sampling.max_new_tokens);
         resolve(folder, self.engine.tensorrt_llm.engine_dir.as_mut());
         self.model.reference.get_or_insert_with(|| self.model.path.clone());
         self.ppo = self.ppo.resolved(self.optimizer.lr);
@@ -270,16 +242,12 @@ impl PpoConfig {
     }
 
     fn validate_reward(&self) -> Result<(), Violation> {
-        let kind = match &self.reward {
-            _ if !self.ppo.has_critic() => return Ok(()),
-            RewardConfig::Model { .. } => return Ok(()),
-            RewardConfig::ExactMatch { .. } => "exact_match",
-            RewardConfig::PositionMatch { .. } => "position_match",
-        };
+        self.reward.validate(self.sampling.max_new_tokens)?;
+        let starts = self.ppo.has_critic() && self.ppo.value_init == ValueInit::RewardModel;
         Violation::unless(
-            self.ppo.value_init == ValueInit::Policy,
+            !starts || self.reward.critic().is_some(),
             "ppo.value_init",
-            format!("\"policy\" where reward.kind is {kind:?}"),
+            format!("\"policy\" where {}", self.reward.describe()),
             "\"reward_model\"",
         )
     }

@@ -108,6 +108,12 @@ fn leaves(text: &str) -> BTreeMap<String, toml::Value> {
         for (key, value) in table {
             match value {
                 toml::Value::Table(table) => walk(&format!("{prefix}{key}."), table, leaves),
+                toml::Value::Array(items) if items.iter().all(toml::Value::is_table) => {
+                    for (place, item) in items.into_iter().enumerate() {
+                        let toml::Value::Table(table) = item else { continue };
+                        walk(&format!("{prefix}{key}[{place}]."), table, leaves);
+                    }
+                }
                 value => drop(leaves.insert(format!("{prefix}{key}"), value)),
             }
         }

@@ -48,7 +48,7 @@ fn a_short_file_is_a_whole_configuration() {
     let config: PpoConfig = read(PPO, &[]).unwrap();
     assert_eq!(config.device, Device::Cuda(1));
     assert_eq!(config.data.train.len(), 2);
-    assert_eq!(config.reward, RewardConfig::Model { path: "/base/rm".into(), standardize: false });
+    assert_eq!(config.reward.models().collect::<Vec<_>>(), [Path::new("/base/rm")]);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn every_example_is_a_valid_configuration() {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let loaded = match ["[reward]", "[reward_model]", "[sft]", "[dpo]"]
+        let loaded = match ["[ppo]", "[reward_model]", "[sft]", "[dpo]"]
             .map(|section| text.contains(section))
         {
             [true, ..] => load::<PpoConfig>(&path, &[]).map(drop),

@@ -174,11 +174,14 @@ impl Entries {
         match value.get_ref() {
             DeValue::Table(table) => self.walk(&format!("{path}."), table),
             DeValue::Array(array) => {
-                let tables = array.iter().filter_map(|item| match item.get_ref() {
-                    DeValue::Table(table) => Some(table),
-                    _ => None,
-                });
-                tables.for_each(|table| self.walk(&format!("{path}."), table));
+                for (place, item) in array.iter().enumerate() {
+                    let DeValue::Table(table) = item.get_ref() else { continue };
+                    let path = format!("{path}[{place}]");
+                    // It has no key: the place to show is where it begins.
+                    let (key, value) = (item.span().start..item.span().start, item.span());
+                    self.0.push(Entry { path: path.clone(), key, value });
+                    self.walk(&format!("{path}."), table);
+                }
             }
             _ => {}
         }

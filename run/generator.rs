@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::{heartbeat::Heartbeat, whereabouts};
+use super::{heartbeat::Heartbeat, scorer::Finished, whereabouts};
 use crate::{
     data::{Cursor, CursorError, Order, PromptSample},
     engine::{Engine, Request, SamplingParams},
@@ -40,6 +40,8 @@ pub(super) struct Generator<'a> {
     /// Which prompt belongs to which ticket: the order's first to ticket 0, and so on.
     pub(super) order: Order,
     pub(super) sampling: Arc<SamplingParams>,
+    /// Who scores answers while others are generated.
+    pub(super) finished: Finished,
 }
 
 impl Generator<'_> {
@@ -76,7 +78,7 @@ impl Generator<'_> {
     ) -> Result<impl Future<Output = Result<()>> + use<>, CursorError> {
         let ticket = permit.ticket();
         let prompt = self.prompt_of(ticket)?;
-        let engine = self.engine.clone();
+        let (engine, finished) = (self.engine.clone(), self.finished.clone());
         let request = Request {
             // The ticket makes each visit of a prompt another one: it is part of the sampling key.
             prompt: Prompt { id: PromptId(ticket.0), tokens: self.prompts[prompt].tokens.clone() },
@@ -84,7 +86,9 @@ impl Generator<'_> {
         };
         Ok(async move {
             let rollouts = engine.generate(request).await?;
-            Ok(permit.push(Arc::new(Answered { ticket, prompt, rollouts }))?)
+            let answered = Arc::new(Answered { ticket, prompt, rollouts });
+            finished.tell(&answered);
+            Ok(permit.push(answered)?)
         })
     }
 

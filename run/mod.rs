@@ -66,6 +66,8 @@ mod relay;
 mod reward;
 #[cfg(feature = "libtorch")]
 mod reward_model;
+#[cfg(feature = "libtorch")]
+mod reward_server;
 mod samples;
 #[cfg(feature = "libtorch")]
 mod scorer;
@@ -102,6 +104,8 @@ pub use ppo::{PpoOutcome, ppo};
 pub use progress::Progress;
 #[cfg(feature = "libtorch")]
 pub use reward_model::{RewardModelOutcome, reward_model};
+#[cfg(feature = "libtorch")]
+pub use reward_server::{RewardServer, RewardServerOptions};
 #[cfg(feature = "libtorch")]
 pub use sft::{SftOutcome, sft};
 #[cfg(feature = "libtorch")]

@@ -18,8 +18,8 @@ use super::{
     stopwatch::Stopwatch,
 };
 use crate::config::{
-    Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RewardConfig,
-    RewardModelConfig, SftConfig, StopConfig, to_toml,
+    Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RewardModelConfig,
+    SftConfig, StopConfig, to_toml,
 };
 
 /// What every run's configuration says about its directory.
@@ -65,16 +65,12 @@ run_config!(
     RewardModelConfig: |_| Vec::new(),
     DpoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
     KtoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
-    PpoConfig: models_beside
+    PpoConfig: read_beside
 );
 
-/// Returns the models that PPO reads beside the policy.
-fn models_beside(config: &PpoConfig) -> Vec<&Path> {
-    let reward = match &config.reward {
-        RewardConfig::Model { path, .. } => Some(path.as_path()),
-        RewardConfig::ExactMatch { .. } | RewardConfig::PositionMatch { .. } => None,
-    };
-    reward.into_iter().chain(config.model.reference.as_deref()).collect()
+/// Returns what PPO reads beside the policy and its prompts.
+fn read_beside(config: &PpoConfig) -> Vec<&Path> {
+    config.reward.inputs().chain(config.model.reference.as_deref()).collect()
 }
 
 /// A run's directory and observer.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::{
-    cli::{bench, demo, opening::OpeningArguments},
+    cli::{bench, demo, opening::OpeningArguments, serve_rm},
     config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
     model::Model,
     run::Launch,
@@ -56,6 +56,11 @@ pub(in crate::cli) fn bench_ppo(_: &bench::ppo::Arguments) -> Result<ExitCode> {
 /// Says what is missing.
 pub(in crate::cli) fn demo(_: &demo::Arguments) -> Result<ExitCode> {
     bail!("rollforge demo {NEEDED}; its data can be had with --data-only")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn serve_rm(_: &serve_rm::Arguments, _: Option<String>) -> Result<ExitCode> {
+    bail!("rollforge serve-rm {NEEDED}")
 }
 
 /// Says what is missing.

@@ -5,13 +5,15 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    cli::{bench, demo, opening::OpeningArguments, report, signals},
-    config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
+    cli::{bench, demo, opening::OpeningArguments, output::print, report, serve_rm, signals},
+    config::{
+        ComputeDtype, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
+    },
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
     run::{
-        self, Launch, Progress, RunDirectory,
+        self, Launch, Progress, RewardServer, RewardServerOptions, RunDirectory,
         bench::{PpoBench, TrainBench},
         demo::{DemoOptions, Thresholds},
     },
@@ -123,6 +125,28 @@ pub(in crate::cli) fn demo(arguments: &demo::Arguments) -> Result<ExitCode> {
         crate::cli::output::note(format_args!("error: {line}"));
     }
     Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Serves a reward model until the process ends.
+pub(in crate::cli) fn serve_rm(
+    arguments: &serve_rm::Arguments,
+    token: Option<String>,
+) -> Result<ExitCode> {
+    let server = RewardServer::start(RewardServerOptions {
+        token,
+        model: arguments.model.clone(),
+        standardize: arguments.standardize,
+        listen: arguments.listen,
+        device: arguments.device,
+        dtype: match arguments.dtype {
+            serve_rm::Format::F32 => ComputeDtype::F32,
+            serve_rm::Format::Bf16 => ComputeDtype::Bf16,
+        },
+        threads: arguments.threads,
+    })?;
+    print(server.url())?;
+    server.wait();
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the log-probability of each token but the first, for each text.

@@ -7,9 +7,9 @@ mod enabled;
 
 #[cfg(not(feature = "libtorch"))]
 pub(super) use disabled::{
-    bench_ppo, bench_train, demo, dpo, kto, logprobs, ppo, reward_model, sft, spin,
+    bench_ppo, bench_train, demo, dpo, kto, logprobs, ppo, reward_model, serve_rm, sft, spin,
 };
 #[cfg(feature = "libtorch")]
 pub(super) use enabled::{
-    bench_ppo, bench_train, demo, dpo, kto, logprobs, ppo, reward_model, sft, spin,
+    bench_ppo, bench_train, demo, dpo, kto, logprobs, ppo, reward_model, serve_rm, sft, spin,
 };

@@ -52,6 +52,7 @@ fn play<R>(
         prompts,
         order: Order::sequential(prompts.len()),
         sampling: Arc::new(sampling),
+        finished: Finished::default(),
     };
     thread::scope(|scope| {
         let generator = scope.spawn(|| generator.run());

@@ -19,8 +19,8 @@ pub struct Facts {
     pub(super) policy: ModelSpec,
     /// That of the reference, where it is another.
     pub(super) reference: Option<ModelSpec>,
-    /// That of the reward model.
-    pub(super) reward: Option<ModelSpec>,
+    /// Those of the reward models.
+    pub(super) rewards: Vec<ModelSpec>,
     /// How long the samples are: a prompt each for PPO, chosen and rejected in turn where pairs are learned from.
     pub(super) lengths: Vec<Length>,
     /// What the samples take.
@@ -60,7 +60,7 @@ impl Facts {
         Ok(Self {
             policy,
             reference: None,
-            reward: None,
+            rewards: Vec::new(),
             lengths: vec![longest; samples],
             data: data_bytes(data),
             process: machine::resident().unwrap_or_default() + FIRST_USE,

@@ -5,7 +5,7 @@ use super::{
     ledger::Part, model::PlannedModel, pass::Taken, phase::Phases, room::Room,
 };
 use crate::{
-    config::{ComputeDtype, Mode, PpoConfig, RewardConfig},
+    config::{ComputeDtype, Mode, PpoConfig},
     data::PromptSample,
     engine::BackendKind,
     model::{Head, ModelSpec},
@@ -21,7 +21,7 @@ struct Models {
     policy: PlannedModel,
     critic: Option<PlannedModel>,
     reference: Option<PlannedModel>,
-    reward: Option<PlannedModel>,
+    rewards: Vec<PlannedModel>,
 }
 
 impl Models {
@@ -35,15 +35,15 @@ impl Models {
             on_host: config.device == Device::Cpu,
         };
         let reference = facts.reference.as_ref().unwrap_or(&facts.policy);
-        let first_values = match (config.ppo.value_init, &facts.reward) {
-            (ValueInit::RewardModel, Some(reward)) => reward,
+        let first_values = match (config.ppo.value_init, &facts.rewards[..]) {
+            (ValueInit::RewardModel, [reward]) => reward,
             _ => &facts.policy,
         };
         Self {
             policy: of(&facts.policy, Head::LanguageModel, false),
             critic: config.ppo.has_critic().then(|| of(first_values, Head::Score, false)),
             reference: config.ppo.has_reference().then(|| of(reference, Head::LanguageModel, true)),
-            reward: facts.reward.as_ref().map(|spec| of(spec, Head::Score, true)),
+            rewards: facts.rewards.iter().map(|spec| of(spec, Head::Score, true)).collect(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Models {
     }
 
     fn all(&self) -> impl Iterator<Item = &PlannedModel> {
-        self.learners().chain(&self.reference).chain(&self.reward)
+        self.learners().chain(&self.reference).chain(&self.rewards)
     }
 
     /// Returns what scoring and training take on a GPU.
@@ -63,13 +63,13 @@ impl Models {
     }
 
     /// Returns what scoring takes on the host, and what it and training do: one room for the trainer's thread, another for
-    /// that of the reward model.
+    /// that of each reward model.
     fn rooms(&self, batch: Batch) -> (Taken, Taken) {
         let trainer = self.learners().chain(&self.reference);
         let scoring = Room::of_all(trainer.map(|model| model.scoring_room(batch)));
         let training = self.learners().map(|model| model.training_room(batch));
-        let reward = self.reward.as_ref().map(|model| model.scoring_room(batch).taken());
-        let reward = reward.unwrap_or_default();
+        let rewards = self.rewards.iter().map(|model| model.scoring_room(batch).taken());
+        let reward = rewards.fold(Taken::default(), Taken::and);
         let score = scoring.taken().and(reward);
         (score, Room::of_all(training).or(scoring).taken().and(reward))
     }
@@ -80,9 +80,7 @@ impl Planned for PpoConfig {
         let mut facts = Facts::assume(&self.model.path, &self.data, 1)?;
         let other = self.model.reference.as_ref().filter(|path| **path != self.model.path);
         facts.reference = other.map(|path| facts::shape(path)).transpose()?;
-        if let RewardConfig::Model { path, .. } = &self.reward {
-            facts.reward = Some(facts::shape(path)?);
-        }
+        facts.rewards = self.reward.models().map(facts::shape).collect::<anyhow::Result<_>>()?;
         Ok(facts)
     }
 

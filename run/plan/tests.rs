@@ -185,7 +185,14 @@ fn models_share_buffers_which_are_as_large_as_any_needs_them() {
 }
 
 fn facts(lengths: Vec<Length>) -> Facts {
-    Facts { policy: spec(), reference: None, reward: None, lengths, data: 0, process: 1 << 20 }
+    Facts {
+        policy: spec(),
+        reference: None,
+        rewards: Vec::new(),
+        lengths,
+        data: 0,
+        process: 1 << 20,
+    }
 }
 
 fn parsed<C: config::Config>(more: &str) -> C {
@@ -259,7 +266,7 @@ fn a_reward_model_has_room_of_its_own() {
     let config: PpoConfig = parsed(&format!("{text}engine.kv_cache_tokens = 64\n"));
     let facts = facts(vec![Length { tokens: 4, rows: 0 }; 3]);
     let alone = config.plan(&facts);
-    let judged = config.plan(&Facts { reward: Some(spec()), ..facts });
+    let judged = config.plan(&Facts { rewards: vec![spec()], ..facts });
     let [tokens, grid, rows] = judged.micro_batch;
     let judge = PlannedModel { frozen: true, ..host_learner(Dtype::F32, false) };
     let room = judge.scoring_room(Batch { tokens, grid, rows }).taken().activations;

@@ -131,7 +131,8 @@ impl PpoRun<'_, '_> {
         watch.lap(Lane::Wait, "gen")?;
 
         self.waits("rewards", iteration);
-        let (answered, rewards) = self.reward.score(iteration, answered)?;
+        let (rewards, judged) = self.reward.score(iteration, &answered)?;
+        metrics.extend(judged);
         self.invariants.rewarded(&answered, &rewards)?;
         watch.lap(Lane::Score, "reward")?;
 

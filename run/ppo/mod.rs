@@ -23,7 +23,7 @@ use super::{
     plan::{self, Length},
     record::Journal,
     relay::relay,
-    reward::RewardSource,
+    reward,
     samples::{self, Samples},
     scorer::{Scorer, ScorerOptions},
     session::Session,
@@ -92,8 +92,8 @@ fn run(
     let longest = setup::longest_rollout(config, &base, &prompts);
     let lengths = prompts.iter().map(Length::of_prompt).collect();
     let checked = plan::check(config, config.memory, lengths)?;
-    let reward = RewardSource::open(config, &base, longest)?;
-    reward.check(&prompts)?;
+    let sources = reward::open(config, &base, (longest, placement.trainer_threads))?;
+    reward::check(&sources, &prompts)?;
     let mut trainer = setup::trainer(config, &base, longest)?;
     opening.restore(&mut trainer)?;
     let (done, begun_from) = (opening.done(), opening.model("policy"));
@@ -120,12 +120,8 @@ fn run(
         session.note(&format!("[mismatch] gates nothing: {reason}"))?;
     }
     let faults = Faults::of(config);
-    let options = ScorerOptions {
-        threads: placement.trainer_threads,
-        deadline: config.deadlines.reward(),
-        faults: faults.clone(),
-    };
-    let reward = Scorer::start(reward, prompts.clone(), options)?;
+    let options = ScorerOptions { deadline: config.deadlines.reward(), faults: faults.clone() };
+    let reward = Scorer::start(sources, &prompts, options)?;
 
     let batch = config.ppo.prompts_per_iteration;
     let options = QueueOptions {
@@ -146,6 +142,7 @@ fn run(
         sampling: Arc::new(
             config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32),
         ),
+        finished: reward.finished(),
     };
     let run = PpoRun {
         config,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    config::{PpoConfig, RewardConfig},
+    config::PpoConfig,
     data::PromptSample,
     engine::{BackendKind, Engine, EngineConfig, EngineModel, RefitMode},
     model::Model,
@@ -42,9 +42,9 @@ pub(super) fn trainer(config: &PpoConfig, base: &Model, longest: usize) -> Resul
         true => Some(reference(config, base, longest, &options)?),
         false => None,
     };
-    let critic = match (config.ppo.value_init, &config.reward) {
+    let critic = match (config.ppo.value_init, config.reward.critic()) {
         _ if !config.ppo.has_critic() => None,
-        (ValueInit::RewardModel, RewardConfig::Model { path, .. }) => {
+        (ValueInit::RewardModel, Some(path)) => {
             Some(learner(&models::open(path)?, Wanted::ZeroScore)?)
         }
         _ => Some(learner(base, Wanted::ZeroScore)?),

@@ -19,4 +19,5 @@ mod plan;
 mod recipes;
 mod record;
 mod resume;
+mod rewards;
 mod spin;
