@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::config::{Error, PpoConfig, RewardKind, parse, to_toml};
+use crate::config::{Error, PpoConfig, RewardKind, forbidden_change, parse, to_toml};
 
 const BASE: &str = "output_dir = 'run'\nmodel.path = 'base'\ndata.train = 'a.jsonl'\n\
                     ppo.preset = 'grpo'\nppo.samples_per_prompt = 2\n";
@@ -163,4 +163,24 @@ fn a_critic_starts_from_the_only_reward_model() {
     );
     let one = "ppo.advantage = 'gae'\nppo.value_init = 'reward_model'\n";
     read(&format!("{one}{model}{}", TWO)).unwrap();
+}
+
+#[test]
+fn a_run_goes_on_under_other_deadlines_and_the_same_weights() {
+    let sources = |more: &str| {
+        let program =
+            format!("[[reward.sources]]\nkind = 'program'\ncommand = ['judge']\n{more}\n");
+        read(&format!("[[reward.sources]]\nkind = 'none'\n{program}")).unwrap()
+    };
+    let began = to_toml(&sources(""));
+    let change = |more: &str| {
+        let change = forbidden_change("old.toml", began.clone(), &sources(more)).unwrap();
+        change.map(|change| change.to_string())
+    };
+    assert_eq!(change("deadline_seconds = 5"), None);
+    let said = change("weight = 2").unwrap();
+    assert!(
+        said.contains(": reward.sources[1].weight was 1.0 when the run began, not 2.0"),
+        "{said}"
+    );
 }

@@ -76,6 +76,11 @@ fn prompts<const N: usize>(tickets: [u64; N]) -> Vec<Arc<Answered>> {
     tickets.map(|ticket| Arc::new(answered(ticket))).to_vec()
 }
 
+/// What a source was asked next. The limit only keeps a source that never is from hanging the tests.
+fn next(asked: &mpsc::Receiver<Vec<u64>>) -> Vec<u64> {
+    asked.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
 fn said(scorer: &mut Scorer, tickets: [u64; 1]) -> String {
     format!("{:#}", scorer.score(3, &prompts(tickets)).unwrap_err())
 }
@@ -86,14 +91,14 @@ fn what_is_finished_is_scored_at_once_and_not_again() {
     let batch = prompts([4, 5, 6]);
     scorer.finished().tell(&batch[2]);
     // Nobody has asked for the iteration's rewards.
-    assert_eq!(asked.recv().unwrap(), [6, 6]);
+    assert_eq!(next(&asked), [6, 6]);
     let (rewards, metrics) = scorer.score(1, &batch).unwrap();
-    assert_eq!(asked.recv().unwrap(), [4, 4, 5, 5]);
+    assert_eq!(next(&asked), [4, 4, 5, 5]);
     assert_eq!(rewards, [4.0, 4.0, 5.0, 5.0, 6.0, 6.0].map(Reward::Score));
     assert_eq!(metrics.get("reward/told/mean"), Some(5.0));
     // Nor is it known any more.
     scorer.score(2, &batch[2..]).unwrap();
-    assert_eq!(asked.recv().unwrap(), [6, 6]);
+    assert_eq!(next(&asked), [6, 6]);
 }
 
 #[test]
@@ -103,7 +108,7 @@ fn one_that_wants_whole_iterations_gets_them() {
     let batch = prompts([4, 5]);
     batch.iter().for_each(|one| scorer.finished().tell(one));
     scorer.score(1, &batch).unwrap();
-    assert_eq!(asked.recv().unwrap(), [4, 4, 5, 5]);
+    assert_eq!(next(&asked), [4, 4, 5, 5]);
     assert!(asked.try_recv().is_err());
 }
 
