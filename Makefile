@@ -1,6 +1,6 @@
 # The two commands are `make demo` and `make test`; each fetches what it needs first.
 
-.PHONY: demo test test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench bench-parts deps lint doc book clean
+.PHONY: demo test learning test-full test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz soak test-browser bench bench-parts deps lint doc book clean
 
 CARGO ?= cargo
 # libtorch's threads spin while they wait, which costs dearly where something else wants the same cores.
@@ -12,7 +12,7 @@ demo: deps  ## SFT -> reward model -> PPO on the embedded engine; exits non-zero
 test: deps  ## every test, with libtorch and then the engine alone without it
 	ci/test.sh
 
-test-full: test lint doc test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz test-browser  ## what a release needs
+test-full: test lint doc test-asan test-peers test-tensorboard test-kills test-loom test-tsan test-fuzz test-browser learning  ## what a release needs
 
 test-asan: deps  ## the border to TensorRT-LLM under AddressSanitizer and UBSan (GCC's)
 	ci/asan.sh
@@ -40,6 +40,9 @@ soak: deps  ## a small asynchronous run for an hour (SOAK_MINUTES): memory, thre
 
 test-browser: deps  ## the report and the live page in headless Chromium (needs the package chromium)
 	ci/browser.sh
+
+learning: deps  ## every algorithm on one small task, beside its negative control: the table of docs/learning.md
+	$(CARGO) run --release --example learning
 
 bench: deps  ## the whole set, beside its peers where benches/peers/setup.sh has made them, into benches/results
 	$(CARGO) build --release

@@ -6,8 +6,8 @@ use clap::{Subcommand, ValueEnum};
 
 use super::output::print;
 use crate::config::{
-    Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig, load,
-    to_toml,
+    Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
+    SteerLm2Config, load, to_toml,
 };
 
 /// Check a configuration, or show it with every default spelled out
@@ -43,6 +43,8 @@ enum Kind {
     Dpo,
     Kto,
     Spin,
+    #[value(name = "steerlm2")]
+    SteerLm2,
     Ppo,
 }
 
@@ -64,6 +66,7 @@ fn resolved(source: &Source) -> anyhow::Result<String> {
         Kind::Dpo => toml_of::<DpoConfig>(source),
         Kind::Kto => toml_of::<KtoConfig>(source),
         Kind::Spin => toml_of::<SpinConfig>(source),
+        Kind::SteerLm2 => toml_of::<SteerLm2Config>(source),
         Kind::Ppo => toml_of::<PpoConfig>(source),
     }
 }

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use super::output::note;
 use crate::{
-    config::{Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
+    config::{
+        Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
+        SteerLm2Config,
+    },
     run::page::{Address, Dashboard, DashboardError},
 };
 
@@ -43,4 +46,12 @@ macro_rules! run_config {
         }
     )+};
 }
-run_config!(SftConfig, RewardModelConfig, DpoConfig, KtoConfig, SpinConfig, PpoConfig);
+run_config!(
+    SftConfig,
+    RewardModelConfig,
+    DpoConfig,
+    KtoConfig,
+    SpinConfig,
+    SteerLm2Config,
+    PpoConfig
+);

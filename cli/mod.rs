@@ -59,6 +59,9 @@ enum Command {
     Kto(TrainingArguments),
     /// Fine-tune a language model against its own answers: SPIN
     Spin(TrainingArguments),
+    /// Train an attribute-conditioned model on several responses to each prompt: SteerLM 2.0
+    #[command(name = "steerlm2")]
+    SteerLm2(TrainingArguments),
     Ppo(ppo::Arguments),
     Plan(plan::Arguments),
     Generate(generate::Arguments),
@@ -103,6 +106,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dpo(arguments) => training::run(&arguments, Vec::new(), trainer::dpo),
         Command::Kto(arguments) => training::run(&arguments, Vec::new(), trainer::kto),
         Command::Spin(arguments) => training::run(&arguments, Vec::new(), trainer::spin),
+        Command::SteerLm2(arguments) => training::run(&arguments, Vec::new(), trainer::steerlm2),
         Command::Ppo(arguments) => ppo::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::output::print;
 use crate::{
     config::{
-        ByteSize, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, load,
+        ByteSize, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig,
+        SteerLm2Config, load,
     },
     run::plan::{Advice, Facts, Ledger, MemoryPlan, Part, Phase, Planned, advise, available},
 };
@@ -18,7 +19,7 @@ use crate::{
 /// Say what a run will take in memory, whether that fits, and what to change
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration of an `sft`, `rm`, `dpo`, `kto` or `ppo`
+    /// The configuration of an `sft`, `rm`, `dpo`, `kto`, `steerlm2` or `ppo`
     config: PathBuf,
     /// Which of them it is for, where its sections do not say
     #[arg(long, value_enum)]
@@ -40,6 +41,8 @@ enum Stage {
     Rm,
     Dpo,
     Kto,
+    #[value(name = "steerlm2")]
+    SteerLm2,
     Ppo,
 }
 
@@ -71,6 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Stage::Rm => plan::<RewardModelConfig>(arguments),
         Stage::Dpo => plan::<DpoConfig>(arguments),
         Stage::Kto => plan::<KtoConfig>(arguments),
+        Stage::SteerLm2 => plan::<SteerLm2Config>(arguments),
         Stage::Ppo => plan::<PpoConfig>(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -89,13 +93,14 @@ fn stage(arguments: &Arguments) -> anyhow::Result<Stage> {
         ("reward_model", Stage::Rm),
         ("dpo", Stage::Dpo),
         ("kto", Stage::Kto),
+        ("steerlm2", Stage::SteerLm2),
         ("sft", Stage::Sft),
     ];
     match told.iter().find(|(key, _)| keys.contains_key(*key)) {
         Some((_, stage)) => Ok(*stage),
         None if keys.is_empty() => Ok(Stage::Sft),
         None => bail!(
-            "{}: has none of [sft], [reward_model], [dpo], [kto] and [reward], which tell what it is for; name it with --stage",
+            "{}: has none of [sft], [reward_model], [dpo], [kto], [steerlm2] and [reward], which tell what it is for; name it with --stage",
             arguments.config.display()
         ),
     }

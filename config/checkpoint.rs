@@ -47,7 +47,15 @@ const LARGE: [&str; 11] = [
     "eval/mean_token_accuracy",
 ];
 /// Metrics whose smallest values are best.
-const SMALL: [&str; 5] = ["loss", "eval/loss", "eval/perplexity", "objective/kl", "loss/value_avg"];
+const SMALL: [&str; 7] = [
+    "loss",
+    "eval/loss",
+    "eval/perplexity",
+    "distance",
+    "eval/distance",
+    "objective/kl",
+    "loss/value_avg",
+];
 
 impl Default for CheckpointConfig {
     fn default() -> Self {

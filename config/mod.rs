@@ -35,6 +35,7 @@ mod sections;
 mod sft;
 mod source;
 mod spin;
+mod steerlm2;
 
 use std::{fs, path::Path};
 
@@ -62,6 +63,7 @@ pub use sections::{ComputeDtype, LogConfig, ModelConfig};
 pub use sft::SftConfig;
 use source::{Entries, Source};
 pub use spin::SpinConfig;
+pub use steerlm2::SteerLm2Config;
 
 /// A whole configuration file.
 pub trait Config: Serialize + DeserializeOwned {

@@ -4,7 +4,7 @@
 
 use super::{
     Config, DpoConfig, Error, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
-    parse, to_toml,
+    SteerLm2Config, parse, to_toml,
 };
 
 /// A configuration to start from.
@@ -31,6 +31,8 @@ pub enum RecipeCommand {
     Kto,
     /// `rollforge spin`.
     Spin,
+    /// `rollforge steerlm2`.
+    SteerLm2,
     /// `rollforge ppo`.
     Ppo,
 }
@@ -72,6 +74,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Dpo, "simpo"),
     recipe!(Kto, "kto"),
     recipe!(Spin, "spin"),
+    recipe!(SteerLm2, "steerlm2"),
 ];
 
 impl Recipe {
@@ -104,6 +107,7 @@ impl Recipe {
             RecipeCommand::Dpo => self.resolved_as::<DpoConfig>(overrides),
             RecipeCommand::Kto => self.resolved_as::<KtoConfig>(overrides),
             RecipeCommand::Spin => self.resolved_as::<SpinConfig>(overrides),
+            RecipeCommand::SteerLm2 => self.resolved_as::<SteerLm2Config>(overrides),
             RecipeCommand::Ppo => self.resolved_as::<PpoConfig>(overrides),
         }
     }
@@ -124,6 +128,7 @@ impl RecipeCommand {
             Self::Dpo => "dpo",
             Self::Kto => "kto",
             Self::Spin => "spin",
+            Self::SteerLm2 => "steerlm2",
             Self::Ppo => "ppo",
         }
     }

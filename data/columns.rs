@@ -12,7 +12,7 @@ struct Role {
     likely: &'static [&'static str],
 }
 
-const ROLES: [Role; 10] = [
+const ROLES: [Role; 11] = [
     Role { setting: "text", names: &["text"], likely: &["content", "document", "body"] },
     Role { setting: "messages", names: &["messages"], likely: &["conversations", "conversation"] },
     Role {
@@ -32,6 +32,7 @@ const ROLES: [Role; 10] = [
         likely: &["dispreferred"],
     },
     Role { setting: "label", names: &["label", "preference"], likely: &["desirable"] },
+    Role { setting: "responses", names: &["responses"], likely: &["completions"] },
     Role { setting: "margin", names: &["margin"], likely: &[] },
     Role { setting: "chosen_reward", names: &["chosen_reward"], likely: &[] },
     Role { setting: "rejected_reward", names: &["rejected_reward"], likely: &[] },

@@ -70,6 +70,8 @@ pub struct Columns {
     pub rejected: Option<String>,
     /// Whether a completion is a good one. Usually `label`, or `preference`.
     pub label: Option<String>,
+    /// Several responses to a prompt. Usually `responses`.
+    pub responses: Option<String>,
     /// By how much the chosen one is better, a number. Usually `margin`.
     pub margin: Option<String>,
     /// How good the chosen one is, a number. Usually `chosen_reward`.

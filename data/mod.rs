@@ -52,7 +52,7 @@ pub use report::{Report, Unusable};
 pub use row::{Place, Row};
 pub use sample::{
     DemonstrationSample, LabeledLayout, LabeledSample, PairLayout, PairSample, PromptSample,
-    Sample, SftLayout, SftSample,
+    Response, ResponsesLayout, ResponsesSample, Sample, SftLayout, SftSample,
 };
 pub use schema::{ATTRIBUTES, Example, Form, Meaning, Schema, Task, UnknownName};
 

@@ -122,6 +122,29 @@ impl Row {
         }
     }
 
+    /// Takes a column's list of objects out of the row.
+    ///
+    /// # Errors
+    /// When it is missing, or no such list.
+    pub(super) fn take_objects(&mut self, column: &str) -> Result<Vec<Map<String, Value>>, String> {
+        let wrong = || format!("column {column:?} must be a list of objects");
+        let Value::Array(list) = self.take(column)? else { return Err(wrong()) };
+        let object = |value| match value {
+            Value::Object(object) => Ok(object),
+            _ => Err(wrong()),
+        };
+        list.into_iter().map(object).collect()
+    }
+
+    /// Returns the first of these names that the row has a column of.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub(super) fn one_of<'n>(&self, names: [&'n str; 2]) -> Result<&'n str, String> {
+        let found = names.into_iter().find(|name| self.columns.contains_key(*name));
+        found.ok_or_else(|| format!("a response has neither {:?} nor {:?}", names[0], names[1]))
+    }
+
     fn take(&mut self, column: &str) -> Result<Value, String> {
         match self.columns.shift_remove(column) {
             None | Some(Value::Null) => Err(format!("has no column {column:?}")),

@@ -110,6 +110,27 @@ pub struct DemonstrationSample {
     pub completion: Value,
 }
 
+/// Several responses to one prompt, with the log-probs that SteerLM 2.0 needs.
+///
+/// From `prompt` and `responses`, a list of objects with `completion` (or NeMo's `value`) and three numbers: `log_attributes` (or
+/// NeMo's `log(P(a|x,y))`), `log_prior` (`log(P(y|x))`) and `log_proposal` (`log(Q(y|a,x))`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResponsesSample {
+    /// At least two.
+    pub responses: Vec<Response>,
+}
+
+/// A response with its prompt, and what was thought of it. Log-probs are in nats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Prompt and response.
+    pub tokens: Vec<u32>,
+    /// Whether each token belongs to the response.
+    pub loss_mask: Vec<bool>,
+    /// `log P(a | x, y)`, `log P(y | x)` and `log Q'(y | a, x)`.
+    pub logprobs: [f64; 3],
+}
+
 impl Sample for PromptSample {
     type Layout = String;
 
@@ -353,6 +374,54 @@ impl Sample for LabeledSample {
             return Err("completion has no tokens".into());
         }
         Ok((Self { tokens: tokens.ids, loss_mask: tokens.mask, desirable }, fit))
+    }
+}
+
+/// The columns of a prompt and its responses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponsesLayout([String; 2]);
+
+impl Sample for ResponsesSample {
+    type Layout = ResponsesLayout;
+
+    fn layout(found: &FoundColumns<'_>, columns: &Columns) -> Result<ResponsesLayout, Error> {
+        Ok(ResponsesLayout([
+            found.required("prompt", columns.prompt.as_ref())?,
+            found.required("responses", columns.responses.as_ref())?,
+        ]))
+    }
+
+    fn of(
+        mut row: Row,
+        ResponsesLayout([prompt, responses]): &ResponsesLayout,
+        encoder: &TextEncoder<'_>,
+    ) -> Result<(Self, Fit), String> {
+        let (prompt, list) = (row.take_content(prompt)?, row.take_objects(responses)?);
+        if list.len() < 2 {
+            return Err(format!("column {responses:?} must have at least 2 responses"));
+        }
+        let mut cut = false;
+        let mut made = Vec::with_capacity(list.len());
+        for object in list {
+            let mut own = Row { place: row.place.clone(), columns: object };
+            let completion = own.take_content(own.one_of(["completion", "value"])?)?;
+            let mut number = |names| -> Result<f64, String> {
+                let name = own.one_of(names)?;
+                own.take_number(name)?.map(f64::from).ok_or_else(|| format!("has no {name:?}"))
+            };
+            let logprobs = [
+                number(["log_attributes", "log(P(a|x,y))"])?,
+                number(["log_prior", "log(P(y|x))"])?,
+                number(["log_proposal", "log(Q(y|a,x))"])?,
+            ];
+            let mut tokens = completed(prompt.clone(), completion, encoder)?;
+            cut |= matches!(encoder.fit(&mut tokens)?, Fit::Cut);
+            if !tokens.mask.iter().skip(1).any(|&trained| trained) {
+                return Err("a response has no tokens".into());
+            }
+            made.push(Response { tokens: tokens.ids, loss_mask: tokens.mask, logprobs });
+        }
+        Ok((Self { responses: made }, if cut { Fit::Cut } else { Fit::Whole }))
     }
 }
 

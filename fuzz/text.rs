@@ -3,7 +3,9 @@
 use std::{path::Path, sync::OnceLock};
 
 use rollforge::{
-    config::{self, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{
+        self, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SteerLm2Config,
+    },
     data::{
         DataConfig, OverLong, PairSample, PromptSample, Sample, SftSample, TextEncoder, load_train,
         read_rows,
@@ -23,6 +25,7 @@ pub fn config(data: &[u8]) {
     one_config::<RewardModelConfig>(text, &overrides);
     one_config::<DpoConfig>(text, &overrides);
     one_config::<KtoConfig>(text, &overrides);
+    one_config::<SteerLm2Config>(text, &overrides);
     one_config::<SftConfig>(text, &overrides);
 }
 

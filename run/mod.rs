@@ -77,6 +77,8 @@ mod session;
 mod sft;
 #[cfg(feature = "libtorch")]
 mod spin;
+#[cfg(feature = "libtorch")]
+mod steerlm2;
 mod stop;
 #[cfg(feature = "libtorch")]
 mod stopwatch;
@@ -110,4 +112,6 @@ pub use reward_server::{RewardServer, RewardServerOptions};
 pub use sft::{SftOutcome, sft};
 #[cfg(feature = "libtorch")]
 pub use spin::{SpinOutcome, spin};
+#[cfg(feature = "libtorch")]
+pub use steerlm2::{SteerLm2Outcome, steerlm2};
 pub use stop::{Signal, Stop, Stopped};

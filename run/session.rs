@@ -19,7 +19,7 @@ use super::{
 };
 use crate::config::{
     Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RewardModelConfig,
-    SftConfig, StopConfig, to_toml,
+    SftConfig, SteerLm2Config, StopConfig, to_toml,
 };
 
 /// What every run's configuration says about its directory.
@@ -62,6 +62,7 @@ macro_rules! run_config {
 }
 run_config!(
     SftConfig: |_| Vec::new(),
+    SteerLm2Config: |_| Vec::new(),
     RewardModelConfig: |_| Vec::new(),
     DpoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
     KtoConfig: |config| config.model.reference.as_deref().into_iter().collect(),

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, serve_rm},
-    config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig},
+    config::{
+        DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
+    },
     model::Model,
     run::Launch,
 };
@@ -36,6 +38,11 @@ pub(in crate::cli) fn kto(_: &KtoConfig, _: Launch<'_>) -> Result<Vec<String>> {
 /// Says what is missing.
 pub(in crate::cli) fn spin(_: &SpinConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge spin {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn steerlm2(_: &SteerLm2Config, _: Launch<'_>) -> Result<Vec<String>> {
+    bail!("rollforge steerlm2 {NEEDED}")
 }
 
 /// Says what is missing.

@@ -8,6 +8,7 @@ use crate::{
     cli::{bench, demo, opening::OpeningArguments, output::print, report, serve_rm, signals},
     config::{
         ComputeDtype, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
+        SteerLm2Config,
     },
     engine::EngineDtype,
     model::Model,
@@ -61,6 +62,15 @@ pub(in crate::cli) fn kto(config: &KtoConfig, launch: Launch<'_>) -> Result<Vec<
     let mut lines = vec![format!("policy: {}", outcome.policy.display())];
     let held_out = outcome.evaluation.and_then(|evaluation| evaluation.margin());
     lines.extend(held_out.map(|margin| format!("held-out margin: {margin:.3}")));
+    Ok(lines)
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn steerlm2(config: &SteerLm2Config, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::steerlm2(config, launch)?;
+    let mut lines = vec![format!("policy: {}", outcome.policy.display())];
+    let held_out = outcome.evaluation.map(|evaluation| evaluation.distance);
+    lines.extend(held_out.map(|distance| format!("held-out distance: {distance:.3}")));
     Ok(lines)
 }
 

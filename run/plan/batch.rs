@@ -1,7 +1,7 @@
 //! How many tokens the largest micro-batch has.
 
 use crate::{
-    data::{LabeledSample, PairSample, PromptSample, SftSample},
+    data::{LabeledSample, PairSample, PromptSample, ResponsesSample, SftSample},
     trainer::batch::{micro_batches, pair_micro_batches},
 };
 
@@ -30,6 +30,15 @@ impl Length {
 
     pub(in crate::run) fn of_labeled(sample: &LabeledSample) -> Self {
         Self::of_mask(&sample.loss_mask)
+    }
+
+    /// Returns that of a prompt's responses, which stay together.
+    pub(in crate::run) fn of_responses(sample: &ResponsesSample) -> Self {
+        let each = sample.responses.iter().map(|response| Self::of_mask(&response.loss_mask));
+        each.fold(Self { tokens: 0, rows: 0 }, |all, one| Self {
+            tokens: all.tokens + one.tokens,
+            rows: all.rows + one.rows,
+        })
     }
 
     pub(in crate::run) fn of_prompt(sample: &PromptSample) -> Self {

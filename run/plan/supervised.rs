@@ -9,8 +9,8 @@ use super::{
     phase::Phases,
 };
 use crate::{
-    config::{ComputeDtype, DpoConfig, KtoConfig, RewardModelConfig, SftConfig},
-    data::{DataConfig, LabeledSample, PairSample, SftSample, pack},
+    config::{ComputeDtype, DpoConfig, KtoConfig, RewardModelConfig, SftConfig, SteerLm2Config},
+    data::{DataConfig, LabeledSample, PairSample, ResponsesSample, SftSample, pack},
     model::Head,
     run::batches::Batches,
     trainer::config::Device,
@@ -176,6 +176,44 @@ impl Planned for KtoConfig {
             checkpointing: &mut config.model.activation_checkpointing,
             dtype: &mut config.model.dtype,
             budget: &mut config.kto.micro_batch_tokens,
+        })
+    }
+}
+
+impl Planned for SteerLm2Config {
+    fn facts(&self) -> anyhow::Result<Facts> {
+        Facts::assume(&self.model.path, &self.data, self.steerlm2.batch_size)
+    }
+
+    fn lengths(&self) -> anyhow::Result<Vec<Length>> {
+        let samples = super::samples::<ResponsesSample>(&self.model.path, &self.data)?;
+        Ok(samples.iter().map(Length::of_responses).collect())
+    }
+
+    fn plan(&self, facts: &Facts) -> MemoryPlan {
+        let options = &self.steerlm2;
+        let batch_size = options.batch_size;
+        let mut batches = Batches::new(&self.data, self.seed, facts.lengths.len(), batch_size);
+        let steps = batches.total(options.epochs, options.max_steps);
+        let micro_batches = (0..steps.min(MOST_SAMPLES / batch_size as u64 + 1)).flat_map(|_| {
+            let lengths: Vec<Length> =
+                batches.deal().into_iter().map(|i| facts.lengths[i]).collect();
+            Batch::cut(&lengths, options.micro_batch_tokens)
+        });
+        let batch = super::widest(micro_batches, (self.device, &facts.policy));
+        let Self { model, device, .. } = self;
+        let how = (model.dtype, model.activation_checkpointing, *device);
+        let learner = learner(how, Head::LanguageModel, facts);
+        let phases = referred((&learner, false), batch, *device, facts);
+        MemoryPlan::new("steerlm2", *device, batch, phases)
+    }
+
+    fn changes(&self) -> Vec<Change<Self>> {
+        let longest = self.data.max_tokens;
+        changes(self, ("steerlm2", longest), |config| Knobs {
+            checkpointing: &mut config.model.activation_checkpointing,
+            dtype: &mut config.model.dtype,
+            budget: &mut config.steerlm2.micro_batch_tokens,
         })
     }
 }

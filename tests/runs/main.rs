@@ -3,8 +3,6 @@
 #![cfg(feature = "libtorch")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-#[path = "../support/learning.rs"]
-mod learning;
 #[path = "../support/world.rs"]
 mod world;
 
@@ -12,7 +10,6 @@ mod correction;
 mod dpo;
 mod faults;
 mod kto;
-mod learns;
 mod modes;
 mod page;
 mod plan;
@@ -21,3 +18,4 @@ mod record;
 mod resume;
 mod rewards;
 mod spin;
+mod steerlm2;

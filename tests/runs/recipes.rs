@@ -5,7 +5,7 @@ use std::fs;
 use rollforge::{
     config::{
         self, Config, DpoConfig, KtoConfig, PpoConfig, RECIPES, Recipe, RecipeCommand,
-        RewardModelConfig, SftConfig, SpinConfig,
+        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     run::{self, Silent},
 };
@@ -53,6 +53,11 @@ fn run(world: &World, recipe: &Recipe) {
             run::kto(&small::<KtoConfig>(world, recipe, "labels", &more), launch(&mut Silent))
                 .map(drop)
         }
+        RecipeCommand::SteerLm2 => {
+            let more = ["steerlm2.max_steps=2", "steerlm2.batch_size=4", "steerlm2.eval_every=2"];
+            let config: SteerLm2Config = small(world, recipe, "responses", &more);
+            run::steerlm2(&config, launch(&mut Silent)).map(drop)
+        }
         RecipeCommand::Spin => {
             let more = [
                 "spin.iterations=1",
@@ -95,6 +100,7 @@ fn every_recipe_runs() {
         format!("{{\"prompt\": \"{digit}\", \"completion\": \"1\", \"label\": {}}}\n", digit == 1)
     };
     fs::write(world.path("labels.jsonl"), (0..10).map(label).collect::<String>()).unwrap();
+    fs::write(world.path("responses.jsonl"), crate::steerlm2::rows(10, true)).unwrap();
     // `rm` comes before those that read what it leaves.
     for recipe in RECIPES {
         run(&world, recipe);
