@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 if ! command -v mdbook >/dev/null; then
-    echo "book.sh: mdbook is not installed: cargo install mdbook --version 0.4.52 --locked" >&2
+    echo "book.sh: mdbook is not installed: cargo install mdbook --version 0.5.4 --locked" >&2
     exit 1
 fi
 said=$(mdbook build docs 2>&1) || { echo "$said" >&2; exit 1; }

@@ -12,6 +12,7 @@ mod data;
 mod demo;
 mod doctor;
 mod engine;
+mod eval;
 mod generate;
 mod new_model;
 mod opening;
@@ -67,6 +68,7 @@ enum Command {
     Generate(generate::Arguments),
     Score(score::Arguments),
     ServeRm(serve_rm::Arguments),
+    Eval(eval::Arguments),
     NewModel(new_model::Arguments),
     Engine(engine::Arguments),
     Bench(bench::Arguments),
@@ -112,6 +114,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::ServeRm(arguments) => serve_rm::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),
         Command::Engine(arguments) => engine::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

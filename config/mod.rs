@@ -16,6 +16,7 @@ mod checkpoint;
 mod deadlines;
 mod dpo;
 mod error;
+mod eval;
 mod explain;
 #[cfg(feature = "fault-injection")]
 mod faults;
@@ -45,6 +46,7 @@ pub use checkpoint::{Best, CheckpointConfig, StopConfig};
 pub use deadlines::DeadlinesConfig;
 pub use dpo::DpoConfig;
 pub use error::{Error, Violation};
+pub use eval::{EvalConfig, EvalDataConfig, EvalModelConfig, EvalOptions, Measure};
 #[cfg(feature = "fault-injection")]
 pub use faults::Fault;
 pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{CheckpointConfig, StopConfig, Violation};
 use crate::{
     data::DataConfig,
+    engine::EngineDtype,
     rollout::Dtype,
     trainer::config::{OptimizerConfig, OptionError, ScheduleConfig},
 };
@@ -20,6 +21,15 @@ pub enum ComputeDtype {
     F32,
     /// 16-bit brain floats.
     Bf16,
+}
+
+impl From<ComputeDtype> for EngineDtype {
+    fn from(dtype: ComputeDtype) -> Self {
+        match dtype {
+            ComputeDtype::F32 => Self::F32,
+            ComputeDtype::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 impl From<ComputeDtype> for Dtype {

@@ -107,7 +107,9 @@ fn default_true() -> bool {
 }
 
 /// Takes a single path for a list of one.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<PathBuf>, D::Error> {
     struct Paths;
 
     impl<'de> de::Visitor<'de> for Paths {

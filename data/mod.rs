@@ -39,6 +39,7 @@ mod schema;
 
 pub use check::{Check, CheckOptions, FileCheck, Lengths, Overlap, Refused, check};
 pub use columns::FoundColumns;
+pub(crate) use config::one_or_many;
 pub use config::{Columns, DataConfig, OverLong};
 pub use convert::{Converted, convert};
 pub use encoder::{Fit, TextEncoder};

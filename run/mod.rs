@@ -25,6 +25,7 @@ mod durable;
 pub mod engine_build;
 mod engine_inspect;
 mod engine_verify;
+pub mod eval;
 #[cfg(feature = "libtorch")]
 mod faults;
 #[cfg(feature = "libtorch")]

@@ -7,7 +7,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use rollforge::config::{self, Config, DpoConfig, PpoConfig, RewardModelConfig, SftConfig};
+use rollforge::config::{
+    self, Config, DpoConfig, EvalConfig, PpoConfig, RewardModelConfig, SftConfig,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -135,15 +137,18 @@ fn the_book_has_every_page() {
     assert_eq!(named, there);
 }
 
-/// The least that each command needs, with each kind of reward.
-const SOURCES: [&str; 2] =
-    ["reward = { kind = 'model', path = 'r' }", "reward = { kind = 'exact_match', column = 'c' }"];
+/// The least that a run needs; PPO needs a reward besides, and each kind has keys of its own.
+const RUN: &str = "output_dir = 'o'\nmodel.path = 'm'\ndata.train = 'd.jsonl'\n";
+const REWARDS: [&str; 2] = [
+    "reward = { kind = 'model', path = 'r' }\n",
+    "reward = { kind = 'exact_match', column = 'c' }\n",
+];
+const EVAL: &str = "model.path = 'm'\ndata.eval = 'd.jsonl'\neval.measure = 'accuracy'\n";
 
 /// Says whether a command knows a key: whatever it is set to, it is not an unknown one.
-fn knows<T: Config>(key: &str, more: &str) -> bool {
-    let text = format!("output_dir = 'o'\nmodel.path = 'm'\ndata.train = 'd.jsonl'\n{more}\n");
+fn knows<T: Config>(key: &str, least: &str) -> bool {
     let assignment = format!("{key}=[[[]]]");
-    match config::parse::<T>("x.toml", text, Path::new("/"), &[assignment]) {
+    match config::parse::<T>("x.toml", least.into(), Path::new("/"), &[assignment]) {
         Ok(_) => true,
         Err(error) => {
             let said = error.to_string();
@@ -153,15 +158,18 @@ fn knows<T: Config>(key: &str, more: &str) -> bool {
 }
 
 fn is_known(key: &str) -> bool {
-    knows::<SftConfig>(key, "")
-        || knows::<RewardModelConfig>(key, "")
-        || knows::<DpoConfig>(key, "")
-        || SOURCES.iter().any(|source| knows::<PpoConfig>(key, source))
+    knows::<SftConfig>(key, RUN)
+        || knows::<RewardModelConfig>(key, RUN)
+        || knows::<DpoConfig>(key, RUN)
+        || REWARDS.iter().any(|reward| {
+            knows::<PpoConfig>(key, &format!("{RUN}{reward}"))
+                || knows::<EvalConfig>(key, &format!("{EVAL}{reward}"))
+        })
 }
 
 /// The words in back quotes that look like keys of ours: the name of a section, a dot, and more names.
 fn keys(page: &str) -> BTreeSet<String> {
-    const SECTIONS: [&str; 17] = [
+    const SECTIONS: [&str; 18] = [
         "model",
         "data",
         "sft",
@@ -179,6 +187,7 @@ fn keys(page: &str) -> BTreeSet<String> {
         "log",
         "memory",
         "stop",
+        "eval",
     ];
     let text = prose(page);
     let quoted = text.split('`').skip(1).step_by(2);
@@ -210,7 +219,11 @@ fn every_option_that_a_page_names_exists() {
     assert!(named.len() > 60, "{named:?}");
     let (intro, _) = coming.split_once("## NeMo-Aligner").unwrap();
     named.extend(keys(intro));
-    named.extend(["algorithms.md", "preference.md"].iter().flat_map(|name| keys(&page(name))));
+    named.extend(
+        ["algorithms.md", "preference.md", "evaluation.md"]
+            .iter()
+            .flat_map(|name| keys(&page(name))),
+    );
     for path in pages(&["docs/algorithms"]) {
         named.extend(keys(&fs::read_to_string(path).unwrap()));
     }
@@ -223,7 +236,9 @@ fn keys_that_do_not_exist_are_found() {
     assert!(is_known("ppo.clip_range") && is_known("reward.column") && is_known("reward.path"));
     assert!(is_known("ppo.correction.high") && is_known("seed"));
     assert!(!is_known("ppo.clip_rang") && !is_known("reward.colum") && !is_known("pp.clip_range"));
-    assert!(!is_known("ppo.correction.hig"));
+    assert!(
+        !is_known("ppo.correction.hig") && !is_known("eval.mesure") && is_known("eval.measure")
+    );
     let found = keys("`ppo.epochs` and `data.over_long = \"drop\"`, `data.jsonl`? `x.y` ppo.gamma");
     assert_eq!(found.iter().collect::<Vec<_>>(), ["data.jsonl", "data.over_long", "ppo.epochs"]);
 }

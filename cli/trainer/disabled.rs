@@ -7,10 +7,11 @@ use anyhow::{Result, bail};
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, serve_rm},
     config::{
-        DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
+        DpoConfig, EvalConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
+        SteerLm2Config,
     },
     model::Model,
-    run::Launch,
+    run::{Launch, eval::EvalReport},
 };
 
 const NEEDED: &str = "needs a build with the feature `libtorch`";
@@ -68,6 +69,11 @@ pub(in crate::cli) fn demo(_: &demo::Arguments) -> Result<ExitCode> {
 /// Says what is missing.
 pub(in crate::cli) fn serve_rm(_: &serve_rm::Arguments, _: Option<String>) -> Result<ExitCode> {
     bail!("rollforge serve-rm {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn eval(_: &EvalConfig, _: &mut dyn FnMut(&str)) -> Result<EvalReport> {
+    bail!("rollforge eval {NEEDED}")
 }
 
 /// Says what is missing.

@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, output::print, report, serve_rm, signals},
     config::{
-        ComputeDtype, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
-        SteerLm2Config,
+        ComputeDtype, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig,
+        SpinConfig, SteerLm2Config,
     },
     engine::EngineDtype,
     model::Model,
@@ -17,6 +17,7 @@ use crate::{
         self, Launch, Progress, RewardServer, RewardServerOptions, RunDirectory,
         bench::{PpoBench, TrainBench},
         demo::{DemoOptions, Thresholds},
+        eval::EvalReport,
     },
     trainer::{
         batch::PackedBatch,
@@ -157,6 +158,14 @@ pub(in crate::cli) fn serve_rm(
     print(server.url())?;
     server.wait();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures what the configuration asks for.
+pub(in crate::cli) fn eval(
+    config: &EvalConfig,
+    progress: &mut dyn FnMut(&str),
+) -> Result<EvalReport> {
+    run::eval::eval(config, progress)
 }
 
 /// Returns the log-probability of each token but the first, for each text.

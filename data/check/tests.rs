@@ -86,9 +86,10 @@ fn duplicates_are_counted_by_what_training_sees() {
 {"id": 2, "rejected": "c", "chosen": "b", "prompt": "a"}
 {"id": 3, "prompt": "a", "chosen": "c", "rejected": "b"}
 {"id": 4, "prompt": "b", "chosen": "c", "rejected": "b"}
+{"id": 5, "prompt": "a", "chosen": "d", "rejected": "b"}
 "#]);
     let found = files.check(None).files.remove(0);
-    assert_eq!((found.duplicates, found.duplicate_prompts), (1, 2));
+    assert_eq!((found.duplicates, found.duplicate_prompts), (1, 3));
 }
 
 #[test]

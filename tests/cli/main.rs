@@ -5,6 +5,8 @@
 mod bench;
 mod data;
 mod engine;
+#[cfg(feature = "libtorch")]
+mod eval;
 mod recipes;
 
 use std::{

@@ -8,6 +8,7 @@ mod world;
 
 mod correction;
 mod dpo;
+mod eval;
 mod faults;
 mod kto;
 mod modes;
