@@ -49,6 +49,7 @@ enum Command {
     Sft,
     Rm,
     Dpo,
+    Kto,
     Ppo,
 }
 
@@ -58,6 +59,7 @@ impl From<Command> for Task {
             Command::Sft => Self::Sft,
             Command::Rm => Self::Rm,
             Command::Dpo => Self::Dpo,
+            Command::Kto => Self::Kto,
             Command::Ppo => Self::Ppo,
         }
     }

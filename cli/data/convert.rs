@@ -8,7 +8,7 @@ use crate::{
     data::{Form, convert},
 };
 
-/// Write a data set as the JSON Lines that sft, rm, dpo and ppo read
+/// Write a data set as the JSON Lines that sft, rm, dpo, kto and ppo read
 ///
 /// Rows that cannot be used are counted, and the first few named. The output is there whole at the end, or not at all.
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     /// JSON Lines
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// What the rows are to be: sft, prompts (for ppo), preference (for rm and dpo), unpaired (good or bad), ratings
+    /// What the rows are to be: sft, prompts (for ppo), preference (for rm and dpo), unpaired (for kto), ratings
     #[arg(long, value_name = "FORM")]
     to: Form,
     #[command(flatten)]

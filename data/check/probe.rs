@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
 
 use super::{
     super::{
-        Columns, Error, Example, Form, PairSample, PromptSample, Row, Sample, SftSample, Task,
-        TextEncoder, columns::FoundColumns, encoder::Fit,
+        Columns, Error, Example, Form, LabeledSample, PairSample, PromptSample, Row, Sample,
+        SftSample, Task, TextEncoder, columns::FoundColumns, encoder::Fit,
     },
     Lengths, one,
 };
@@ -35,6 +34,14 @@ impl Measured for PairSample {
 
     fn lengths(&self) -> Vec<usize> {
         vec![self.chosen.len(), self.rejected.len()]
+    }
+}
+
+impl Measured for LabeledSample {
+    const WHAT: &[&str] = &["tokens", "completion"];
+
+    fn lengths(&self) -> Vec<usize> {
+        vec![self.tokens.len(), self.loss_mask.iter().filter(|&&trained| trained).count()]
     }
 }
 
@@ -74,6 +81,7 @@ impl<'a> Probe<'a> {
         match task {
             Task::Sft => Self::of::<SftSample>(task.form(), file, direct, encoder),
             Task::Rm | Task::Dpo => Self::of::<PairSample>(task.form(), file, direct, encoder),
+            Task::Kto => Self::of::<LabeledSample>(task.form(), file, direct, encoder),
             Task::Ppo => Self::of::<PromptSample>(task.form(), file, direct, encoder),
         }
     }
@@ -99,11 +107,17 @@ impl<'a> Probe<'a> {
             }
             None => {
                 let place = rows.first().map(|row| row.place.clone()).ok_or("no row")?;
-                let row = Row { place, columns: written(form, example)? };
-                let found = FoundColumns::of(&file, std::slice::from_ref(&row));
-                let layout =
-                    S::layout(&found, &Columns::default()).map_err(|error| error.to_string())?;
-                measure::<S>(row, &layout, &exact, &whole)
+                let (mut verdict, mut lengths) = (Ok(false), Vec::new());
+                for columns in form.write(example.clone())? {
+                    let row = Row { place: place.clone(), columns };
+                    let found = FoundColumns::of(&file, std::slice::from_ref(&row));
+                    let layout = S::layout(&found, &Columns::default())
+                        .map_err(|error| error.to_string())?;
+                    let (one, long) = measure::<S>(row, &layout, &exact, &whole)?;
+                    verdict = verdict.and_then(|before| Ok(before | one?));
+                    lengths.extend(long);
+                }
+                Ok((verdict, lengths))
             }
         };
         Ok(Self { one: Box::new(one), what: S::WHAT, lengths: vec![Vec::new(); S::WHAT.len()] })
@@ -121,7 +135,11 @@ impl<'a> Probe<'a> {
         };
         let probed: Vec<Probed> = rows.into_par_iter().zip(examples).map(ask).collect();
         let mut keep = |(verdict, lengths): (_, Vec<usize>)| {
-            self.lengths.iter_mut().zip(lengths).for_each(|(all, length)| all.push(length));
+            // A pair of completions by themselves has each length twice.
+            let kinds = self.lengths.len();
+            for (place, length) in lengths.into_iter().enumerate() {
+                self.lengths[place % kinds].push(length);
+            }
             verdict
         };
         probed.into_iter().map(|row| row.and_then(&mut keep)).collect()
@@ -150,10 +168,4 @@ fn measure<S: Measured>(
         false => Ok(false),
     };
     Ok((cut, lengths))
-}
-
-/// Writes an example as a conversion would. The forms that are trained on have one row for each.
-fn written(form: Form, example: &Example) -> Result<Map<String, Value>, String> {
-    let rows = form.write(example.clone())?;
-    rows.into_iter().next().ok_or_else(|| "no row".into())
 }

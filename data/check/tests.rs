@@ -159,6 +159,22 @@ fn rows_of_another_schema_are_measured_as_they_would_be_converted() {
 }
 
 #[test]
+fn a_pair_is_measured_as_two_completions_where_each_stands_by_itself() {
+    let files = Files::new(&["{\"prompt\": \"a\", \"chosen\": \"c\", \"rejected\": \"ddd\"}\n"]);
+    let tokenizer: Tokenizer = tokenizer();
+    let config = DataConfig::new(Vec::new());
+    let encoder =
+        TextEncoder::new(&config, &tokenizer, None, &GenerationConfig::default()).unwrap();
+    let options =
+        CheckOptions { reading: Reading::default(), task: Some(Task::Kto), encoder: Some(encoder) };
+    let found = check(&files.files, &options).unwrap().files.remove(0);
+    assert_eq!((found.usable, found.is_direct), (1, false));
+    // <s>, a, c or ddd, </s>.
+    let lengths: Vec<_> = found.lengths.iter().map(|one| (one.what, one.mean, one.max)).collect();
+    assert_eq!(lengths, [("tokens", 5.0, 6), ("completion", 3.0, 4)]);
+}
+
+#[test]
 fn files_that_are_no_data_are_refused() {
     let refuse = |content: &str| {
         let files = Files::new(&[content]);

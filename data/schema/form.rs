@@ -37,7 +37,8 @@ pub enum Form {
     /// `prompt` (where there is one), `chosen`, `rejected`, `margin`, `chosen_reward`, `rejected_reward`: for `rollforge
     /// rm` and `rollforge dpo`.
     Preference,
-    /// `prompt`, `completion`, `label`: each completion by itself, good or bad. A pair gives two rows.
+    /// `prompt`, `completion`, `label`: each completion by itself, good or bad: for `rollforge kto`. A pair gives two
+    /// rows.
     Unpaired,
     /// `text`, or `prompt` and `completion`, with a column for each attribute that is rated.
     Ratings,

@@ -154,8 +154,8 @@ impl Schema {
             Self::Messages => task == Task::Sft,
             Self::Prompts => task == Task::Ppo,
             Self::Preference | Self::NemoDpo => matches!(task, Task::Rm | Task::Dpo),
-            Self::Unpaired
-            | Self::Ratings
+            Self::Unpaired => task == Task::Kto,
+            Self::Ratings
             | Self::NemoChat
             | Self::NemoKto
             | Self::NemoComparisons
@@ -174,7 +174,8 @@ impl Schema {
             | Self::NemoPromptCompletion => Some(Task::Sft),
             Self::Preference | Self::NemoDpo | Self::NemoComparisons => Some(Task::Dpo),
             Self::Prompts | Self::Verl => Some(Task::Ppo),
-            Self::Unpaired | Self::NemoKto | Self::Ratings | Self::NemoRegression => None,
+            Self::Unpaired | Self::NemoKto => Some(Task::Kto),
+            Self::Ratings | Self::NemoRegression => None,
         }
     }
 
@@ -194,6 +195,8 @@ pub enum Task {
     Rm,
     /// `rollforge dpo`.
     Dpo,
+    /// `rollforge kto`.
+    Kto,
     /// `rollforge ppo`.
     Ppo,
 }
@@ -204,6 +207,7 @@ impl Task {
         match self {
             Self::Sft => Form::Sft,
             Self::Rm | Self::Dpo => Form::Preference,
+            Self::Kto => Form::Unpaired,
             Self::Ppo => Form::Prompts,
         }
     }
@@ -215,6 +219,7 @@ impl fmt::Display for Task {
             Self::Sft => "sft",
             Self::Rm => "rm",
             Self::Dpo => "dpo",
+            Self::Kto => "kto",
             Self::Ppo => "ppo",
         })
     }

@@ -15,8 +15,9 @@ use crate::{
     model::{Head, Model},
     run::models::{self, Wanted},
     trainer::{
-        batch::MaskedSequence,
-        reward_model, sft,
+        batch::{MaskedSequence, Plan},
+        learner::LogprobOptions,
+        reward_model,
         torch::{self, ModelOptions},
     },
 };
@@ -46,13 +47,23 @@ fn perplexity(config: &EvalConfig, model: &Model) -> Result<EvalReport> {
         .iter()
         .map(|sample| MaskedSequence { tokens: &sample.tokens, mask: &sample.loss_mask })
         .collect();
-    let found = sft::evaluate(&loaded_model, &sequences, config.eval.micro_batch_tokens)?;
+    let all = (0..sequences.len()).collect();
+    let plan = Plan::new(&sequences, &[all], config.eval.micro_batch_tokens);
+    let options = LogprobOptions { top: true, ..LogprobOptions::default() };
+    let (mut sum, mut hits) = (0.0, 0);
+    for micro_batch in plan.micro_batches() {
+        let out = loaded_model.logprobs(&micro_batch.packed, &options)?;
+        sum -= out.logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
+        hits += out.top.iter().filter(|&&hit| hit).count();
+    }
+    // At least 1: a row without a loss token is no sample.
+    let tokens = plan.tokens() as f64;
     let mut report = report(config, &loaded);
     report.values = BTreeMap::from([
-        ("loss", found.loss),
-        ("perplexity", found.perplexity),
-        ("mean_token_accuracy", found.mean_token_accuracy),
-        ("tokens", found.tokens as f64),
+        ("loss", sum / tokens),
+        ("perplexity", (sum / tokens).exp()),
+        ("mean_token_accuracy", hits as f64 / tokens),
+        ("tokens", tokens),
     ]);
     Ok(report)
 }
