@@ -22,6 +22,7 @@ pub trait OfflineConfig: Config {
 }
 
 /// The sections that every algorithm has.
+#[cfg_attr(not(feature = "libtorch"), allow(dead_code, reason = "only runs read all of it"))]
 pub struct Common<'a> {
     pub(crate) shared: Shared<'a>,
     pub(crate) device: Device,

@@ -65,6 +65,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Ppo, "reinforce-pp-baseline"),
     recipe!(Ppo, "rejection-sampling"),
     recipe!(Ppo, "online-dpo"),
+    recipe!(Ppo, "distillation"),
     recipe!(Dpo, "dpo"),
     recipe!(Dpo, "cdpo"),
     recipe!(Dpo, "robust-dpo"),

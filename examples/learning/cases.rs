@@ -4,7 +4,7 @@
 use std::{fmt::Write, fs, sync::Arc, time::Instant};
 
 use rollforge::{
-    config::{DpoConfig, KtoConfig, SpinConfig},
+    config::{DpoConfig, KtoConfig, PpoConfig, SpinConfig},
     engine::{Engine, EngineConfig, Request, SamplingParams},
     rollout::{Prompt, PromptId},
     run::{self, Silent, model_directory},
@@ -34,6 +34,7 @@ enum Command {
     Kto,
     Spin,
     Ppo,
+    Distill,
 }
 
 /// What an algorithm came to.
@@ -50,12 +51,12 @@ const fn case(name: &'static str, command: Command, options: &'static str) -> Ca
     Case { name, command, options }
 }
 
-pub(crate) const CASES: [Case; 23] = [
+pub(crate) const CASES: [Case; 24] = [
     case("SFT", Command::Sft, "sft.epochs = 30\nsft.batch_size = 50\noptimizer.lr = 0.005\n"),
     case("DPO", Command::Dpo, ""),
     case("cDPO", Command::Dpo, "dpo.label_smoothing = 0.1\n"),
     case("robust DPO", Command::Dpo, "dpo.loss = 'robust'\ndpo.label_smoothing = 0.1\n"),
-    case("IPO", Command::Dpo, "dpo.loss = 'ipo'\n"),
+    case("IPO", Command::Dpo, "dpo.loss = 'ipo'\ndpo.epochs = 100\noptimizer.lr = 0.003\n"),
     case("RPO, squared", Command::Dpo, "dpo.loss = 'rpo_sq'\n"),
     case("RPO, forward KL", Command::Dpo, "dpo.loss = 'rpo_fwd_kl'\ndpo.reward_scale = 5.0\n"),
     case("RPO, backward KL", Command::Dpo, "dpo.loss = 'rpo_bwd_kl'\ndpo.reward_scale = 5.0\n"),
@@ -78,6 +79,7 @@ pub(crate) const CASES: [Case; 23] = [
     ),
     case("rejection sampling", Command::Ppo, "ppo.preset = 'rejection_sampling'\n"),
     case("online DPO", Command::Ppo, "ppo.preset = 'online_dpo'\n"),
+    case("on-policy distillation", Command::Distill, ""),
 ];
 
 /// Makes the model and every data file.
@@ -148,27 +150,46 @@ impl Case {
                 world.sft(name, "guess", &more);
             }
             Command::Dpo => {
+                let defaults =
+                    [("dpo.batch_size", "90"), ("dpo.epochs", "30"), ("optimizer.lr", "0.01")];
                 let more = format!(
-                    "data.train = 'pairs_{kind}.jsonl'\ndata.append_eos = false\ndpo.batch_size = 90\n\
-                     dpo.epochs = 30\noptimizer.lr = 0.01\n{options}"
+                    "data.train = 'pairs_{kind}.jsonl'\ndata.append_eos = false\n{}",
+                    with_defaults(options, &defaults)
                 );
                 run::dpo(&world.config::<DpoConfig>(name, "guess", &more), launch(observer))
                     .unwrap();
             }
             Command::Kto => {
                 let more = format!(
-                    "data.train = 'labels_{kind}.jsonl'\ndata.append_eos = false\nkto.batch_size = 180\n\
-                     kto.epochs = 40\noptimizer.lr = 0.01\n{options}"
+                    "data.train = 'labels_{kind}.jsonl'\ndata.append_eos = false\n\
+                     kto.batch_size = 180\nkto.epochs = 40\noptimizer.lr = 0.01\n{options}"
                 );
                 run::kto(&world.config::<KtoConfig>(name, "guess", &more), launch(observer))
                     .unwrap();
             }
             Command::Spin => {
                 let more = format!(
-                    "data.train = '{rows}.jsonl'\ndata.append_eos = false\nsampling.max_new_tokens = 1\n\
-                     dpo.batch_size = 100\ndpo.epochs = 40\noptimizer.lr = 0.005\ndpo.beta = 0.5\n{options}"
+                    "data.train = '{rows}.jsonl'\ndata.append_eos = false\n\
+                     sampling.max_new_tokens = 1\ndpo.batch_size = 100\ndpo.epochs = 40\n\
+                     optimizer.lr = 0.005\ndpo.beta = 0.5\n{options}"
                 );
                 run::spin(&world.config::<SpinConfig>(name, "guess", &more), launch(observer))
+                    .unwrap();
+            }
+            Command::Distill => {
+                // The teacher has learned the answers; that of the control says any digit, as the student does.
+                let teacher = if right { "teacher" } else { "guess" };
+                if right {
+                    let more = "sft.epochs = 60\nsft.batch_size = 50\noptimizer.lr = 0.005\n";
+                    let data = "data.train = 'same.jsonl'\ndata.append_eos = false\n";
+                    world.sft(teacher, "guess", &format!("{data}{more}"));
+                }
+                let more = format!(
+                    "data.train = '{rows}.jsonl'\nreward = {{ kind = 'none' }}\nmodel.reference = '{teacher}'\n\
+                     sampling.ignore_eos = true\nsampling.max_new_tokens = 1\nppo.preset = 'distillation'\n\
+                     ppo.samples_per_prompt = 8\nppo.iterations = 80\nppo.prompts_per_iteration = 20\n"
+                );
+                run::ppo(&world.config::<PpoConfig>(name, "guess", &more), launch(observer))
                     .unwrap();
             }
             Command::Ppo => {
@@ -180,6 +201,12 @@ impl Case {
             }
         }
     }
+}
+
+/// Puts options before defaults, which give way to them.
+fn with_defaults(options: &str, defaults: &[(&str, &str)]) -> String {
+    let missing = defaults.iter().filter(|(key, _)| !options.contains(&format!("{key} =")));
+    missing.fold(options.to_owned(), |all, (key, value)| format!("{all}{key} = {value}\n"))
 }
 
 /// Samples a hundred answers to each digit, and returns how many of them are that digit.

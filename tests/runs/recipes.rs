@@ -77,6 +77,9 @@ fn run(world: &World, recipe: &Recipe) {
             if recipe.text.contains("critic_warmup_iterations") {
                 more.push("ppo.critic_warmup_iterations=1");
             }
+            if recipe.text.contains("\nreference = ") {
+                more.push("model.reference=model");
+            }
             if recipe.text.contains("[queue]") {
                 more.push("threads=2");
             }
