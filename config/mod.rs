@@ -22,6 +22,7 @@ mod explain;
 mod faults;
 mod invariants;
 mod kto;
+mod lora;
 mod memory;
 mod mismatch;
 mod offline;
@@ -51,6 +52,7 @@ pub use eval::{EvalConfig, EvalDataConfig, EvalModelConfig, EvalOptions, Measure
 pub use faults::Fault;
 pub use invariants::{FiniteConfig, InvariantsConfig, OnBreak};
 pub use kto::KtoConfig;
+pub use lora::{EmaConfig, LoraConfig};
 pub use memory::{ByteSize, MemoryCheck, MemoryConfig};
 pub use mismatch::{MismatchAction, MismatchConfig};
 pub use offline::{Common, OfflineConfig};

@@ -1,7 +1,7 @@
 //! What the configurations of runs that learn from a data set have in common: every section but the algorithm's own.
 
 use super::{
-    ComputeDtype, Config, FiniteConfig, MemoryConfig, ModelConfig, PolicyConfig, Violation,
+    Config, FiniteConfig, MemoryConfig, ModelConfig, PolicyConfig, Violation,
     sections::{Shared, resolve},
 };
 use crate::{data::DataConfig, trainer::config::Device};
@@ -26,8 +26,7 @@ pub trait OfflineConfig: Config {
 pub struct Common<'a> {
     pub(crate) shared: Shared<'a>,
     pub(crate) device: Device,
-    pub(crate) dtype: ComputeDtype,
-    pub(crate) activation_checkpointing: bool,
+    pub(crate) trained: ModelConfig,
     pub(crate) invariants: FiniteConfig,
     pub(crate) memory: MemoryConfig,
 }
@@ -42,11 +41,18 @@ impl Common<'_> {
 /// A `[model]` section, whatever else it says.
 pub(super) trait Trained {
     fn resolve(&mut self, folder: &std::path::Path);
+
+    /// Returns what it says of the model that learns.
+    fn trained(&self) -> ModelConfig;
 }
 
 impl Trained for ModelConfig {
     fn resolve(&mut self, folder: &std::path::Path) {
         resolve(folder, [&mut self.path]);
+    }
+
+    fn trained(&self) -> ModelConfig {
+        self.clone()
     }
 }
 
@@ -54,6 +60,10 @@ impl Trained for PolicyConfig {
     fn resolve(&mut self, folder: &std::path::Path) {
         resolve(folder, [&mut self.path]);
         resolve(folder, self.reference.as_mut());
+    }
+
+    fn trained(&self) -> ModelConfig {
+        Self::trained(self)
     }
 }
 
@@ -104,6 +114,12 @@ macro_rules! offline_config {
             #[serde(default)]
             pub $section: $options,
             $($(#[$more])* #[serde(default)] pub $also: $other,)*
+            /// Whether an adapter learns in place of the model.
+            #[serde(default)]
+            pub lora: crate::config::LoraConfig,
+            /// Whether an average of the weights is kept.
+            #[serde(default)]
+            pub ema: crate::config::EmaConfig,
             /// How weights follow gradients.
             #[serde(default)]
             pub optimizer: crate::trainer::config::OptimizerConfig,
@@ -133,6 +149,7 @@ macro_rules! offline_config {
                 use crate::config::{offline::Trained, sections::resolve};
                 resolve(folder, [&mut self.output_dir]);
                 Trained::resolve(&mut self.model, folder);
+                self.lora.resolve(folder);
                 resolve(folder, self.data.train.iter_mut().chain(&mut self.data.eval));
             }
         }
@@ -154,6 +171,7 @@ macro_rules! offline_config {
                         seed: self.seed,
                         threads: self.threads,
                         data: &self.data,
+                        learns: (self.model.freeze(), &self.lora, self.ema),
                         optimizer: &self.optimizer,
                         schedule: &self.schedule,
                         checkpoint: &self.checkpoint,
@@ -161,8 +179,7 @@ macro_rules! offline_config {
                         log: &self.log,
                     },
                     device: self.device,
-                    dtype: self.model.dtype,
-                    activation_checkpointing: self.model.activation_checkpointing,
+                    trained: crate::config::offline::Trained::trained(&self.model),
                     invariants: self.invariants,
                     memory: self.memory,
                 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, InvariantsConfig, LogConfig,
-    MemoryConfig, MismatchAction, MismatchConfig, QueueConfig, RewardConfig, SamplingConfig,
-    StopConfig, Violation,
+    CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, EmaConfig, InvariantsConfig,
+    LogConfig, LoraConfig, MemoryConfig, MismatchAction, MismatchConfig, ModelConfig, QueueConfig,
+    RewardConfig, SamplingConfig, StopConfig, Violation,
     sections::{Shared, resolve, within},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     engine::{EngineConfig, Error as EngineError},
     trainer::batch::Normalization,
     trainer::config::{
-        Apply, Device, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions,
+        Apply, Device, Freeze, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions,
         ScheduleConfig, ValueInit,
     },
 };
@@ -58,6 +58,12 @@ pub struct PpoConfig {
     /// How the engine is set up.
     #[serde(default)]
     pub engine: EngineConfig,
+    /// Whether an adapter learns in place of the model.
+    #[serde(default)]
+    pub lora: LoraConfig,
+    /// Whether an average of the weights is kept.
+    #[serde(default)]
+    pub ema: EmaConfig,
     /// How weights follow gradients.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
@@ -94,7 +100,8 @@ pub struct PpoConfig {
 pub struct PolicyConfig {
     /// The Hugging Face model directory the policy starts from.
     pub path: PathBuf,
-    /// That of the reference policy. Default: `path`.
+    /// That of the reference policy. Default: `path`; under `[lora]` that is the policy with its adapter left out, and takes no
+    /// memory.
     #[serde(default)]
     pub reference: Option<PathBuf>,
     /// The number format to compute in. Default `f32`.
@@ -103,6 +110,30 @@ pub struct PolicyConfig {
     /// Compute each layer again in the backward pass instead of keeping what it computed. Default false.
     #[serde(default)]
     pub activation_checkpointing: bool,
+    /// Parameters of the policy that stay as they are, as in [`ModelConfig`]. Default: none.
+    #[serde(default)]
+    pub freeze: Vec<String>,
+    /// So many of the policy's layers stay as they are, as in [`ModelConfig`]. Default 0.
+    #[serde(default)]
+    pub freeze_layers: usize,
+}
+
+impl PolicyConfig {
+    /// Returns what of the policy stays as it is.
+    pub fn freeze(&self) -> Freeze {
+        self.trained().freeze()
+    }
+
+    /// Returns what is said of the policy alone.
+    pub fn trained(&self) -> ModelConfig {
+        ModelConfig {
+            path: self.path.clone(),
+            dtype: self.dtype,
+            activation_checkpointing: self.activation_checkpointing,
+            freeze: self.freeze.clone(),
+            freeze_layers: self.freeze_layers,
+        }
+    }
 }
 
 impl PolicyConfig {
@@ -115,6 +146,7 @@ impl PolicyConfig {
 impl Config for PpoConfig {
     fn resolve(&mut self, folder: &Path) {
         resolve(folder, [&mut self.output_dir, &mut self.model.path]);
+        self.lora.resolve(folder);
         resolve(folder, self.model.reference.as_mut());
         resolve(folder, self.data.train.iter_mut().chain(&mut self.data.eval));
         self.reward.resolve(folder, self.sampling.max_new_tokens);
@@ -136,7 +168,8 @@ impl Config for PpoConfig {
         self.ppo.correction.apply.get_or_insert(apply);
         self.invariants.resolve(
             self.ppo.old_logprobs == OldLogprobs::Recompute,
-            self.model.reference.as_ref() == Some(&self.model.path),
+            // An adapter that has learned is no part of the reference.
+            self.model.reference.as_ref() == Some(&self.model.path) && self.lora.adapter.is_none(),
         );
         self.deadlines.resolve(self.engine.deadline_seconds);
         self.checkpoint.resolve("objective/scores");
@@ -149,6 +182,7 @@ impl Config for PpoConfig {
             seed: self.seed,
             threads: self.threads,
             data: &self.data,
+            learns: (self.model.freeze(), &self.lora, self.ema),
             optimizer: &self.optimizer,
             schedule: &self.schedule,
             checkpoint: &self.checkpoint,
@@ -201,6 +235,12 @@ impl Config for PpoConfig {
 }
 
 impl PpoConfig {
+    /// Says whether the reference is the policy with its adapter left out, rather than a model of its own.
+    pub fn is_own_reference(&self) -> bool {
+        let reference = self.model.reference.as_ref();
+        self.lora.is_on() && reference.is_none_or(|path| *path == self.model.path)
+    }
+
     /// Says why engine and trainer cannot be asked to agree on log-probs, where that is so.
     pub fn not_comparable(&self) -> Option<&'static str> {
         let (ppo, sampling) = (&self.ppo, &self.sampling);

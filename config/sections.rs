@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointConfig, StopConfig, Violation};
+use super::{CheckpointConfig, EmaConfig, LoraConfig, StopConfig, Violation};
 use crate::{
     data::DataConfig,
     engine::EngineDtype,
     rollout::Dtype,
-    trainer::config::{OptimizerConfig, OptionError, ScheduleConfig},
+    trainer::config::{Freeze, OptimizerConfig, OptionError, ScheduleConfig},
 };
 
 /// The number format the trainer computes in; weights and optimizer state are f32 in either.
@@ -54,6 +54,19 @@ pub struct ModelConfig {
     /// work. Default false.
     #[serde(default)]
     pub activation_checkpointing: bool,
+    /// Parameters that stay as they are: names, or beginnings of names followed by `*`. Default: none.
+    #[serde(default)]
+    pub freeze: Vec<String>,
+    /// So many layers stay as they are, counted from the first, and the token embeddings with them. Default 0.
+    #[serde(default)]
+    pub freeze_layers: usize,
+}
+
+impl ModelConfig {
+    /// Returns what stays as it is.
+    pub fn freeze(&self) -> Freeze {
+        Freeze { names: self.freeze.clone(), layers: self.freeze_layers }
+    }
 }
 
 /// The `[log]` section.
@@ -83,6 +96,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) seed: u64,
     pub(crate) threads: usize,
     pub(crate) data: &'a DataConfig,
+    pub(crate) learns: (Freeze, &'a LoraConfig, EmaConfig),
     pub(crate) optimizer: &'a OptimizerConfig,
     pub(crate) schedule: &'a ScheduleConfig,
     pub(crate) checkpoint: &'a CheckpointConfig,
@@ -105,6 +119,9 @@ impl Shared<'_> {
         Violation::unless(i64::try_from(self.seed).is_ok(), "seed", "below 2^63", self.seed)?;
         Violation::unless(self.threads <= 1024, "threads", "at most 1024", self.threads)?;
         Violation::unless(self.log.every >= 1, "log.every", "at least 1", self.log.every)?;
+        let (freeze, lora, ema) = &self.learns;
+        lora.validate(freeze)?;
+        ema.validate()?;
         self.checkpoint.validate()?;
         self.stop.validate()?;
         self.validate_data()?;

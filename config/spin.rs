@@ -44,6 +44,8 @@ impl SpinConfig {
             reference: None,
             dtype: self.model.dtype,
             activation_checkpointing: self.model.activation_checkpointing,
+            freeze: self.model.freeze.clone(),
+            freeze_layers: self.model.freeze_layers,
         };
         let mut config = DpoConfig {
             output_dir,
@@ -53,6 +55,8 @@ impl SpinConfig {
             model,
             data,
             dpo: self.dpo.clone(),
+            lora: self.lora.clone(),
+            ema: self.ema,
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),
             invariants: self.invariants,
@@ -75,6 +79,8 @@ impl Config for SpinConfig {
     fn validate(&self) -> Result<(), Violation> {
         self.common().validate()?;
         within("spin", self.spin.validate())?;
+        let rule = "unset, for each iteration begins an adapter of its own on the model that the one before merged";
+        Violation::unless(self.lora.adapter.is_none(), "lora.adapter", rule, "a folder")?;
         within("dpo", self.dpo.validate())?;
         self.sampling.validate()?;
         self.engine.validate().map_err(engine_violation)?;

@@ -3,6 +3,8 @@
 //! libtorch hands them to oneDNN or MKL, which reach most of what a processor can do. Its tensors exist for the call
 //! only: they are views of slices that are borrowed meanwhile.
 
+use std::ops::Range;
+
 use half::bf16;
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -30,8 +32,12 @@ mod private {
 /// A matrix in memory, row by row.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a, T> {
+    /// From the first number to the last: of rows that are not whole, too.
     numbers: &'a [T],
+    rows: usize,
     columns: usize,
+    /// Numbers from a row to the next.
+    stride: usize,
     transposed: bool,
 }
 
@@ -42,7 +48,29 @@ impl<'a, T: Number> Matrix<'a, T> {
     /// If the last row is not whole.
     pub fn new(numbers: &'a [T], columns: usize) -> Self {
         assert!(columns > 0 && numbers.len().is_multiple_of(columns), "whole rows");
-        Self { numbers, columns, transposed: false }
+        let rows = numbers.len() / columns;
+        Self { numbers, rows, columns, stride: columns, transposed: false }
+    }
+
+    /// Sees some of the columns only.
+    ///
+    /// # Panics
+    /// If they are none of the matrix's, or rows are seen as columns.
+    pub fn columns(self, range: Range<usize>) -> Self {
+        assert!(
+            !self.transposed && range.start < range.end && range.end <= self.columns,
+            "columns"
+        );
+        let numbers = match self.rows {
+            0 => &self.numbers[..0],
+            rows => &self.numbers[range.start..(rows - 1) * self.stride + range.end],
+        };
+        Self { numbers, columns: range.len(), ..self }
+    }
+
+    /// Returns how many rows are in memory.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// Sees rows as columns.
@@ -52,13 +80,13 @@ impl<'a, T: Number> Matrix<'a, T> {
 
     /// Rows and columns, as they are seen.
     fn shape(&self) -> (usize, usize) {
-        let (rows, columns) = (self.numbers.len() / self.columns, self.columns);
+        let (rows, columns) = (self.rows, self.columns);
         if self.transposed { (columns, rows) } else { (rows, columns) }
     }
 
     fn view(&self) -> Result<Tensor, TchError> {
         let (rows, columns) = self.shape();
-        let strides = if self.transposed { [1, self.columns] } else { [self.columns, 1] };
+        let strides = if self.transposed { [1, self.stride] } else { [self.stride, 1] };
         // SAFETY: the slice holds a number of this kind at each place of these sizes and strides, and outlives the
         // tensor, which does not leave this file. Only `out` of the functions below is written to.
         unsafe { view::<T>(self.numbers.as_ptr(), [rows, columns], strides) }
@@ -87,6 +115,35 @@ pub fn multiply<T: Number>(a: Matrix<T>, b: Matrix<T>, out: &mut [T]) -> Result<
 /// If the shapes do not fit each other.
 pub fn multiply_add<T: Number>(a: Matrix<T>, b: Matrix<T>, out: &mut [T]) -> Result<(), TchError> {
     let Some(mut out) = target(&a, &b, out)? else { return Ok(()) };
+    let _ = out.f_addmm_(&a.view()?, &b.view()?)?;
+    Ok(())
+}
+
+/// `out += a b` in some columns of a matrix whose rows have so many numbers.
+///
+/// # Errors
+/// When libtorch has no memory left.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn multiply_add_columns<T: Number>(
+    a: Matrix<T>,
+    b: Matrix<T>,
+    (out, width): (&mut [T], usize),
+    columns: Range<usize>,
+) -> Result<(), TchError> {
+    let ((rows, depth), (other, wide)) = (a.shape(), b.shape());
+    assert_eq!(depth, other, "columns of the first, rows of the second");
+    assert_eq!(out.len(), rows * width, "rows of the product");
+    assert!(columns.len() == wide && columns.end <= width, "columns of the product");
+    if rows == 0 || wide == 0 {
+        return Ok(());
+    }
+    let out = &mut out[columns.start..];
+    // SAFETY: the slice holds a number of this kind at each place: the last is at (rows - 1) width + wide, and it has
+    // rows width - start, which is no less, since start + wide is no more than the width. It is borrowed mutably while
+    // the tensor lives, so nobody else reads or writes it.
+    let mut out = unsafe { view::<T>(out.as_mut_ptr(), [rows, wide], [width, 1]) }?;
     let _ = out.f_addmm_(&a.view()?, &b.view()?)?;
     Ok(())
 }
@@ -142,5 +199,19 @@ mod tests {
         multiply(Matrix::new(&halves, 2), Matrix::new(&halves, 2).t(), &mut out).unwrap();
         assert_eq!(out[0].to_f32(), 6.25);
         multiply(Matrix::new(&halves[..0], 2), Matrix::new(&halves, 2).t(), &mut []).unwrap();
+    }
+
+    #[test]
+    fn some_columns_of_a_matrix_are_a_matrix() {
+        let a = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]; // 2 x 3
+        let right = Matrix::new(&a, 3).columns(1..3);
+        let mut out = [0.0; 4];
+        multiply(right, right.t(), &mut out).unwrap();
+        assert_eq!(out, [13.0, 28.0, 28.0, 61.0]);
+        let mut wide = [1.0f32; 8]; // 2 x 4
+        multiply_add_columns(right, right.t(), (&mut wide, 4), 1..3).unwrap();
+        assert_eq!(wide, [1.0, 14.0, 29.0, 1.0, 1.0, 29.0, 62.0, 1.0]);
+        multiply_add_columns(right, right.t(), (&mut wide, 4), 2..4).unwrap();
+        assert_eq!(wide, [1.0, 14.0, 42.0, 29.0, 1.0, 29.0, 90.0, 62.0]);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     rollout::{Dtype, TensorSpec, WeightTensor, WeightVersion, Weights},
 };
 
-const SCORE: &str = "score.weight";
+const SCORE: &str = Head::SCORE;
 
 /// How a new model's weights are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]

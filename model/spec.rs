@@ -50,6 +50,11 @@ pub enum Head {
     Score,
 }
 
+impl Head {
+    /// What the tensor of a score head is called.
+    pub const SCORE: &'static str = "score.weight";
+}
+
 /// The shape of a transformer. Sizes are in elements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSpec {
@@ -123,7 +128,7 @@ impl ModelSpec {
         match self.head {
             Head::LanguageModel if self.tie_word_embeddings => {}
             Head::LanguageModel => list.add("lm_head.weight", &[self.vocab_size, self.hidden_size]),
-            Head::Score => list.add("score.weight", &[1, self.hidden_size]),
+            Head::Score => list.add(Head::SCORE, &[1, self.hidden_size]),
         }
         list.0
     }

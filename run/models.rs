@@ -6,13 +6,16 @@ use anyhow::{Result, ensure};
 
 use super::model_directory;
 use crate::{
-    config::ComputeDtype,
+    config::{ComputeDtype, EmaConfig, LoraConfig, ModelConfig},
     ffi::memory::Memory,
-    model::{Companions, Head, Model, ModelSpec, WriteOptions, with_score_head, write_model_with},
+    model::{
+        Adapter, Companions, Head, Lora, Model, ModelSpec, WriteOptions, read_adapter,
+        with_score_head, write_adapter, write_model_with,
+    },
     rollout::{Dtype, WeightTensor, WeightVersion, Weights},
     trainer::{
         config::{Device, OptimizerConfig},
-        torch::{self, LearningModel, ModelOptions, libtorch},
+        torch::{self, LearningModel, Learns, ModelOptions, libtorch},
     },
 };
 
@@ -36,13 +39,74 @@ pub(super) fn use_threads(threads: usize) -> Result<()> {
     Ok(libtorch::set_threads(if threads == 0 { cores() } else { threads })?)
 }
 
-/// Returns how a model that learns is held and computed.
+/// Returns how a model is held and computed.
 pub(super) fn options(
     device: Device,
     dtype: ComputeDtype,
     activation_checkpointing: bool,
 ) -> ModelOptions {
     ModelOptions { device, compute: dtype.into(), activation_checkpointing, ..Default::default() }
+}
+
+/// How models are loaded that learn.
+pub(super) struct Learning<'a> {
+    pub(super) model: ModelConfig,
+    pub(super) device: Device,
+    /// Draws new adapters.
+    pub(super) seed: u64,
+    pub(super) optimizer: &'a OptimizerConfig,
+    pub(super) lora: &'a LoraConfig,
+    pub(super) ema: EmaConfig,
+}
+
+impl Learning<'_> {
+    /// Returns how a model that learns is held and computed.
+    pub(super) fn options(&self) -> ModelOptions {
+        options(self.device, self.model.dtype, self.model.activation_checkpointing)
+    }
+
+    /// Loads an opened model, with an optimizer of its own, and what else the configuration wants beside it.
+    ///
+    /// # Errors
+    /// As [`load`]; when an adapter does not fit the model, or what is to stay as it is is no part of it.
+    pub(super) fn learner(&self, opened: &Model, wanted: Wanted) -> Result<LearningModel> {
+        let (spec, weights) = headed(opened, wanted)?;
+        let adapter = match &self.lora.adapter {
+            Some(path) => {
+                let Adapter { lora, tensors } = read_adapter(path, &spec)?;
+                Some((lora, tensors))
+            }
+            None => self.new_adapter(&spec),
+        };
+        let learns = Learns { adapter, freeze: self.model.freeze() };
+        let model = torch::Model::load_with(&spec, &weights, &self.options(), &learns)?;
+        Ok(LearningModel::new(model, self.optimizer)?.with_average(self.ema.decay)?)
+    }
+
+    /// Loads what learns beside a policy: an adapter of it is new, and all of it learns otherwise.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub(super) fn critic(&self, opened: &Model) -> Result<LearningModel> {
+        let (spec, weights) = headed(opened, Wanted::ZeroScore)?;
+        let adapter = match &self.lora.adapter {
+            Some(path) => {
+                let lora = read_adapter(path, &spec)?.lora;
+                let tensors = lora.random(&spec, self.seed);
+                Some((lora, tensors))
+            }
+            None => self.new_adapter(&spec),
+        };
+        let learns = Learns { adapter, ..Learns::default() };
+        let model = torch::Model::load_with(&spec, &weights, &self.options(), &learns)?;
+        Ok(LearningModel::new(model, self.optimizer)?)
+    }
+
+    fn new_adapter(&self, spec: &ModelSpec) -> Option<(Lora, Weights)> {
+        let lora = self.lora.described()?;
+        let tensors = lora.random(spec, self.seed);
+        Some((lora, tensors))
+    }
 }
 
 /// The head that a model is wanted with.
@@ -61,9 +125,15 @@ pub(super) enum Wanted {
 /// # Errors
 /// When its weights cannot be used, or a score model is asked for tokens.
 pub(super) fn load(opened: &Model, wanted: Wanted, options: &ModelOptions) -> Result<torch::Model> {
+    let (spec, weights) = headed(opened, wanted)?;
+    Ok(torch::Model::load(&spec, &weights, options)?)
+}
+
+/// Returns an opened model's shape and weights with the head that is wanted.
+fn headed(opened: &Model, wanted: Wanted) -> Result<(ModelSpec, Weights)> {
     let weights = opened.checkpoint.weights(Dtype::F32)?;
     let spec = opened.spec();
-    let (spec, weights) = match wanted {
+    Ok(match wanted {
         Wanted::LanguageModel => {
             ensure!(
                 spec.head == Head::LanguageModel,
@@ -79,8 +149,7 @@ pub(super) fn load(opened: &Model, wanted: Wanted, options: &ModelOptions) -> Re
                 if spec.head == Head::Score { weights } else { with_zero_head(&scored, &weights) };
             (scored, weights)
         }
-    };
-    Ok(torch::Model::load(&spec, &weights, options)?)
+    })
 }
 
 fn with_zero_head(spec: &ModelSpec, weights: &Weights) -> Weights {
@@ -88,21 +157,8 @@ fn with_zero_head(spec: &ModelSpec, weights: &Weights) -> Weights {
     let head = WeightTensor { dtype: Dtype::F32, shape: vec![1, spec.hidden_size], memory: zeros };
     let mut tensors: BTreeMap<_, _> =
         weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
-    tensors.insert("score.weight".into(), head);
+    tensors.insert(Head::SCORE.into(), head);
     Weights::new(weights.version(), weights.lease().clone(), tensors)
-}
-
-/// Loads an opened model, with an optimizer of its own.
-///
-/// # Errors
-/// As [`load`].
-pub(super) fn learner(
-    opened: &Model,
-    wanted: Wanted,
-    options: &ModelOptions,
-    optimizer: &OptimizerConfig,
-) -> Result<LearningModel> {
-    Ok(LearningModel::new(load(opened, wanted, options)?, optimizer)?)
 }
 
 /// Checks that a model can read the policy's rollouts: it means the same by a token id, and its context holds `longest`
@@ -130,14 +186,41 @@ pub(super) fn check_reader(policy: &Model, reader: &Model, longest: usize) -> Re
     Ok(())
 }
 
-/// Writes a trained model as a directory that transformers loads, in the number format and with the tokenizer it came
-/// with. `files` are further ones, by name.
+/// What is put behind a model's name for its adapter's folder, and for that of the average of its weights.
+const ADAPTER: &str = "adapter";
+const AVERAGE: &str = "_ema";
+
+/// Writes trained models, by name, as directories that transformers loads, in the number format and with the tokenizer they
+/// came with: an adapter merged, and beside that by itself; the average of weights, where there is one. `files` are further
+/// ones of each directory, by name. The adapter of a critic, which is `value`, lies in `value_adapter`.
 ///
 /// # Errors
-/// When it cannot be written; then nothing is left behind.
+/// When one cannot be written.
 pub(super) fn save(
     dir: &Path,
-    model: &torch::Model,
+    learners: &[(&'static str, &LearningModel)],
+    from: &Model,
+    files: &[(&str, String)],
+) -> Result<()> {
+    for &(name, learner) in learners {
+        let (model, dtype) = (&learner.model, from.spec().dtype);
+        let merged = model.weights(WeightVersion::default(), dtype)?;
+        write(&dir.join(name), (model.spec(), &merged), from, files)?;
+        if let Some((lora, tensors)) = model.lora().zip(model.adapter()?) {
+            let folder = if name == "value" { format!("{name}_{ADAPTER}") } else { ADAPTER.into() };
+            let of = (lora, model.spec().head);
+            write_adapter(&dir.join(folder), of, &tensors, from.checkpoint.dir())?;
+        }
+        if let Some(average) = learner.averaged_weights(dtype)? {
+            write(&dir.join(format!("{name}{AVERAGE}")), (model.spec(), &average), from, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn write(
+    dir: &Path,
+    (spec, weights): (&ModelSpec, &Weights),
     from: &Model,
     files: &[(&str, String)],
 ) -> Result<()> {
@@ -145,7 +228,6 @@ pub(super) fn save(
     for (name, text) in files {
         companions.files.insert((*name).to_owned(), text.clone().into_bytes());
     }
-    let weights = model.weights(WeightVersion::default(), from.spec().dtype)?;
     let options = WriteOptions { replace: true, ..WriteOptions::default() };
-    Ok(write_model_with(dir, model.spec(), &weights, &companions, &options)?)
+    Ok(write_model_with(dir, spec, weights, &companions, &options)?)
 }

@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::{
     Launch, Metrics,
     batches::Batches,
-    checkpoint,
+    checkpoint::{self, Resumable},
     invariants::StepInvariants,
-    models::{self, Wanted},
+    models::{self, Learning, Wanted},
     opening::Opening,
     plan::{self, Checked, Length, Planned},
     record::Lane,
@@ -17,12 +17,12 @@ use super::{
     session::{RunConfig, Session},
 };
 use crate::{
-    config::OfflineConfig,
+    config::{Common, OfflineConfig},
     data::Sample,
     model::Model,
     trainer::{
         offline::{Findings, Objective, OfflineTrainer, Step},
-        torch::{LearningModel, ModelOptions},
+        torch::LearningModel,
     },
 };
 
@@ -97,10 +97,11 @@ pub(super) fn begin<C: Offline, S: Sample>(
     Ok((Ready { opening, checked }, Begun { base, samples }))
 }
 
-/// Returns how the model is held and computed.
-pub(super) fn model_options(config: &impl OfflineConfig) -> ModelOptions {
-    let common = config.common();
-    models::options(common.device, common.dtype, common.activation_checkpointing)
+/// Returns how the model is loaded.
+pub(super) fn learning(config: &impl OfflineConfig) -> Learning<'_> {
+    let Common { shared, device, trained: model, .. } = config.common();
+    let (_, lora, ema) = shared.learns;
+    Learning { model, device, seed: shared.seed, optimizer: shared.optimizer, lora, ema }
 }
 
 /// Loads the model that learns.
@@ -112,7 +113,7 @@ pub(super) fn learner(
     base: &Model,
     wanted: Wanted,
 ) -> Result<LearningModel> {
-    models::learner(base, wanted, &model_options(config), config.common().shared.optimizer)
+    learning(config).learner(base, wanted)
 }
 
 /// What a model learns from, and what it is measured on.
@@ -194,7 +195,7 @@ pub(super) fn train<C: Offline, S>(
             if saves {
                 let files = C::Options::files(evaluation.as_ref())?;
                 let fill = |dir: &Path| {
-                    models::save(&dir.join(model_name), &trainer.model().model, base, &files)?;
+                    models::save(dir, &trainer.learners(), base, &files)?;
                     checkpoint::save(dir, &trainer)
                 };
                 written = session.save(step, fill)?.join(model_name);

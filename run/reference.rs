@@ -13,7 +13,7 @@ use crate::{
     config::OfflineConfig,
     model::Model,
     trainer::{
-        learner::LanguageModel,
+        learner::{LanguageLearner, LanguageModel},
         referred::Referred,
         torch::{self, LearningModel, ModelOptions},
     },
@@ -30,7 +30,7 @@ pub(super) enum Reference<'a> {
 }
 
 /// Loads the policy, and fills the samples with what the reference says of them. Where that is the policy as it starts, it is
-/// the policy's own weights that say it; another one is gone before the policy is loaded.
+/// the policy's own weights that say it, an adapter left out; another one is gone before the policy is loaded.
 ///
 /// # Errors
 /// When a model cannot be used, or the reference cannot read the samples.
@@ -42,12 +42,15 @@ pub(super) fn policy<C: OfflineConfig<Options: Algorithm>, S: Referred>(
     token_budget: usize,
 ) -> Result<LearningModel> {
     if let Reference::Other(path) = reference {
-        let other = load(path, base, longest(lessons), &offline::model_options(config))?;
+        let other = load(path, base, longest(lessons), &offline::learning(config).options())?;
         refer(config, lessons, &other, token_budget)?;
     }
     let policy = offline::learner(config, base, Wanted::LanguageModel)?;
     if let Reference::Policy = reference {
-        refer(config, lessons, &policy, token_budget)?;
+        match policy.bare() {
+            Some(bare) => refer(config, lessons, &*bare, token_budget)?,
+            None => refer(config, lessons, &policy, token_budget)?,
+        }
     }
     Ok(policy)
 }
@@ -69,7 +72,7 @@ fn longest<S: Referred>(lessons: &Lessons<S>) -> usize {
 fn refer<C: OfflineConfig<Options: Algorithm>, S: Referred>(
     config: &C,
     lessons: &mut Lessons<S>,
-    model: &impl LanguageModel,
+    model: &dyn LanguageModel,
     token_budget: usize,
 ) -> Result<()> {
     let Passes { max_steps, batch_size, .. } = config.options().passes();

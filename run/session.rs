@@ -55,7 +55,9 @@ macro_rules! run_config {
             fn inputs(&self) -> Vec<&Path> {
                 let further: fn(&Self) -> Vec<&Path> = $further;
                 let data = self.data.train.iter().chain(&self.data.eval).map(PathBuf::as_path);
-                further(self).into_iter().chain([self.model.path.as_path()]).chain(data).collect()
+                let adapter = self.lora.adapter.as_deref();
+                let models = further(self).into_iter().chain([self.model.path.as_path()]);
+                models.chain(adapter).chain(data).collect()
             }
         }
     )+};

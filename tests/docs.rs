@@ -169,7 +169,7 @@ fn is_known(key: &str) -> bool {
 
 /// The words in back quotes that look like keys of ours: the name of a section, a dot, and more names.
 fn keys(page: &str) -> BTreeSet<String> {
-    const SECTIONS: [&str; 18] = [
+    const SECTIONS: [&str; 20] = [
         "model",
         "data",
         "sft",
@@ -182,6 +182,8 @@ fn keys(page: &str) -> BTreeSet<String> {
         "mismatch",
         "engine",
         "optimizer",
+        "lora",
+        "ema",
         "schedule",
         "checkpoint",
         "log",
@@ -220,7 +222,7 @@ fn every_option_that_a_page_names_exists() {
     let (intro, _) = coming.split_once("## NeMo-Aligner").unwrap();
     named.extend(keys(intro));
     named.extend(
-        ["algorithms.md", "preference.md", "evaluation.md"]
+        ["algorithms.md", "preference.md", "evaluation.md", "lora.md"]
             .iter()
             .flat_map(|name| keys(&page(name))),
     );

@@ -2,14 +2,19 @@
 #![cfg(feature = "libtorch")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rollforge::{
-    model::{Checkpoint, Head},
-    rollout::{Dtype, Weights},
+    model::{Adapter, Checkpoint, Head, read_adapter, write_adapter},
+    rollout::{Dtype, WeightVersion, Weights},
     trainer::{
         batch::PackedBatch,
-        torch::{LogprobOptions, Model, ModelOptions, TokenGradient, libtorch},
+        torch::{Learns, LogprobOptions, Model, ModelOptions, TokenGradient, libtorch},
     },
 };
 use safetensors::SafeTensors;
@@ -28,6 +33,17 @@ const MODELS: [&str; 11] = [
     "qwen3-sharded-bf16",
 ];
 
+/// Adapters that `peft` has written, and the models they belong to.
+const ADAPTERS: [(&str, &str); 3] = [
+    ("llama-all-linear", "llama"),
+    ("qwen2-q-v-down", "qwen2"),
+    ("llama-score-k-o-up", "llama-score"),
+];
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
 /// What `transformers` computed for a model.
 struct Golden {
     checkpoint: Checkpoint,
@@ -38,9 +54,14 @@ struct Golden {
 
 impl Golden {
     fn open(name: &str) -> Self {
+        let dir = golden().join("models").join(name);
+        Self::with(Checkpoint::open(&dir).unwrap(), &dir)
+    }
+
+    /// A model, and what another folder expects of it.
+    fn with(checkpoint: Checkpoint, expected: &Path) -> Self {
         libtorch::set_threads(1).unwrap(); // the tests run side by side
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models").join(name);
-        let bytes = fs::read(dir.join("expected.safetensors")).unwrap();
+        let bytes = fs::read(expected.join("expected.safetensors")).unwrap();
         let (mut tokens, mut tensors) = (Vec::new(), BTreeMap::new());
         for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
             match view.dtype() {
@@ -56,7 +77,7 @@ impl Golden {
         }
         let selected = (0..tokens.len()).collect();
         let batch = PackedBatch { lengths: vec![tokens.len()], tokens, selected };
-        Self { checkpoint: Checkpoint::open(&dir).unwrap(), batch, tensors }
+        Self { checkpoint, batch, tensors }
     }
 
     fn model(&self, options: ModelOptions) -> Model {
@@ -194,5 +215,96 @@ fn bf16_gradients_agree_to_a_tenth() {
         }
         let distance = distance(&got, &expected);
         assert!(distance < 0.1, "{name}: the gradient is {distance:e} off");
+    }
+}
+
+/// The largest difference, relative to the largest number.
+fn apart(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    let largest = theirs.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+    ours.iter().zip(theirs).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs())) / largest
+}
+
+#[test]
+fn an_adapter_of_peft_applied_and_merged_computes_what_peft_does() {
+    for (name, base) in ADAPTERS {
+        let dir = golden().join("adapters").join(name);
+        let checkpoint = Checkpoint::open(&golden().join("models").join(base)).unwrap();
+        let golden = Golden::with(checkpoint, &dir);
+        let spec = golden.checkpoint.spec();
+        let weights = golden.checkpoint.weights(Dtype::F32).unwrap();
+        let Adapter { lora, tensors } = read_adapter(&dir, spec).unwrap();
+        let learns = Learns { adapter: Some((lora, tensors)), ..Learns::default() };
+        for autograd in [false, true] {
+            let options = ModelOptions { autograd, ..ModelOptions::default() };
+            let applied = Model::load_with(spec, &weights, &options, &learns).unwrap();
+            let merged = applied.weights(WeightVersion::default(), Dtype::F32).unwrap();
+            let merged = Model::load(spec, &merged, &options).unwrap();
+            for model in [&applied, &merged] {
+                let apart = apart(&golden.outputs(model), golden.expected(""));
+                assert!(apart < 1e-5, "{name}: {apart}");
+            }
+            let without = Model::load(spec, &weights, &options).unwrap();
+            let apart = apart(&golden.outputs(&without), golden.expected(""));
+            assert!(apart > 1e-2, "{name}: the adapter does something, {apart}");
+        }
+    }
+}
+
+#[test]
+fn an_adapter_written_again_reads_back_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, base) in ADAPTERS {
+        let dir = golden().join("adapters").join(name);
+        let checkpoint = Checkpoint::open(&golden().join("models").join(base)).unwrap();
+        let spec = checkpoint.spec();
+        let read = read_adapter(&dir, spec).unwrap();
+        let again = folder.path().join(name);
+        write_adapter(&again, (&read.lora, spec.head), &read.tensors, Path::new(base)).unwrap();
+        let tensors = |dir: &Path| fs::read(dir.join("adapter_model.safetensors")).unwrap();
+        let (theirs, ours) = (tensors(&dir), tensors(&again));
+        let (theirs, ours) =
+            (SafeTensors::deserialize(&theirs).unwrap(), SafeTensors::deserialize(&ours).unwrap());
+        assert_eq!(ours.len(), theirs.len());
+        for (name, view) in theirs.tensors() {
+            let same = ours.tensor(&name).unwrap();
+            assert_eq!((same.shape(), same.data()), (view.shape(), view.data()), "{name}");
+        }
+        let back = read_adapter(&again, spec).unwrap();
+        let matrices = |adapter: &Adapter| adapter.lora.matrices().collect::<Vec<_>>();
+        assert_eq!(matrices(&back), matrices(&read));
+        assert_eq!(back.lora.scale(), read.lora.scale());
+    }
+}
+
+#[test]
+fn an_adapter_that_is_not_of_the_model_is_refused_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = golden().join("adapters/llama-all-linear");
+    let open = |base: &str| Checkpoint::open(&golden().join("models").join(base)).unwrap();
+    let refused = |dir: &Path, base: &str| {
+        let said = read_adapter(dir, open(base).spec()).unwrap_err().to_string();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    let said = refused(&dir, "qwen2");
+    assert!(said.contains("adapter_model.safetensors") && said.contains("q_proj.lora_A"), "{said}");
+    let config = fs::read_to_string(dir.join("adapter_config.json")).unwrap();
+    for (was, is, rule) in [
+        ("\"LORA\"", "\"IA3\"", "peft_type must be LORA, got IA3"),
+        ("\"use_dora\": false", "\"use_dora\": true", "use_dora must be unset, got true"),
+        ("\"r\": 3", "\"r\": 0", "r must be from 1 to 65536, got 0"),
+        ("\"bias\": \"none\"", "\"bias\": \"all\"", "bias must be \"none\", got all"),
+        (
+            "layers.0.mlp.down_proj\"",
+            "layers.0.mlp.router\"",
+            "target_modules must be names of a layer's matrices",
+        ),
+        ("{", "[", "is no configuration of an adapter"),
+    ] {
+        assert!(config.contains(was), "{was}");
+        fs::write(folder.path().join("adapter_config.json"), config.replacen(was, is, 1)).unwrap();
+        let said = refused(folder.path(), "llama");
+        assert!(said.contains("adapter_config.json") && said.contains(rule), "{said}");
     }
 }

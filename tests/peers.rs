@@ -1,4 +1,4 @@
-//! What rollforge writes, read by `transformers` (`peers/check.py`).
+//! What rollforge writes, read by `transformers` and `peft` (`peers/check.py`).
 //!
 //! Needs a Python: the one that `ROLLFORGE_PEERS_PYTHON` names, or `.venv-peers`, which `tests/peers/venv.sh .venv-peers`
 //! makes. Without one the test says so and passes: `make test` needs no Python.
@@ -54,6 +54,7 @@ fn transformers_reads_what_we_write() {
     directories.push(narrowed(root.path(), "llama-linear", Dtype::F16));
     directories.push(made(root.path()));
     directories.extend(scored(root.path()));
+    directories.extend(adapters(root.path()));
     let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/check.py");
     let output = Command::new(python)
         .arg(checker)
@@ -135,6 +136,51 @@ fn scored(root: &Path) -> Option<PathBuf> {
     let (spec, weights) = with_score_head(model.spec(), &weights, 7).unwrap();
     let companions = Companions { generation: model.generation.clone(), ..Companions::default() };
     Some(written(&root.join("mistral-under-score-head"), &spec, &weights, &companions))
+}
+
+/// Adapters as we write them, and what we compute with them.
+#[cfg(feature = "libtorch")]
+fn adapters(root: &Path) -> Vec<PathBuf> {
+    use rollforge::{
+        model::{Adapter, Checkpoint, read_adapter, write_adapter},
+        trainer::{
+            batch::PackedBatch,
+            torch::{self, Learns, ModelOptions},
+        },
+    };
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let write = |(name, base): (&str, &str)| {
+        let base = golden.join("models").join(base);
+        let checkpoint = Checkpoint::open(&base).unwrap();
+        let (spec, weights) = (checkpoint.spec(), checkpoint.weights(Dtype::F32).unwrap());
+        let Adapter { lora, tensors } =
+            read_adapter(&golden.join("adapters").join(name), spec).unwrap();
+        let directory = root.join(format!("adapter-{name}"));
+        write_adapter(&directory, (&lora, spec.head), &tensors, &base).unwrap();
+        let learns = Learns { adapter: Some((lora, tensors)), ..Learns::default() };
+        let options = ModelOptions::default();
+        let model = torch::Model::load_with(spec, &weights, &options, &learns).unwrap();
+        let selected = (0..TOKENS.len()).collect();
+        let batch = PackedBatch { tokens: TOKENS.to_vec(), lengths: vec![TOKENS.len()], selected };
+        let outputs = match spec.head {
+            Head::LanguageModel => model.logits(&batch).unwrap(),
+            Head::Score => model.scores(&batch).unwrap(),
+        };
+        let ours = json!({ "head": spec.head, "tokens": TOKENS, "outputs": outputs });
+        fs::write(directory.join("ours.json"), ours.to_string()).unwrap();
+        directory
+    };
+    let golden = [
+        ("llama-all-linear", "llama"),
+        ("qwen2-q-v-down", "qwen2"),
+        ("llama-score-k-o-up", "llama-score"),
+    ];
+    golden.into_iter().map(write).collect()
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn adapters(_: &Path) -> Vec<PathBuf> {
+    Vec::new()
 }
 
 fn written(directory: &Path, spec: &ModelSpec, weights: &Weights, with: &Companions) -> PathBuf {

@@ -112,6 +112,12 @@ pub trait LanguageModel {
 
 /// A model of the next token that learns.
 pub trait LanguageLearner: LanguageModel + Learner {
+    /// Returns the model as it is without the adapter that learns beside it, where that is how it learns: its own
+    /// reference, which takes no memory.
+    fn bare(&self) -> Option<Box<dyn LanguageModel + '_>> {
+        None
+    }
+
     /// Computes the same numbers as [`LanguageModel::logprobs`], bit for bit, asks `loss` for the derivatives, and adds
     /// them to the gradient.
     ///

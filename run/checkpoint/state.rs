@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::Checkpoint;
 use crate::{
     model::{read_tensors, write_tensors},
-    rollout::{Dtype, WeightVersion, Weights},
+    rollout::Weights,
     run::offline::Algorithm,
     trainer::{
         offline::OfflineTrainer,
@@ -125,10 +125,12 @@ pub(crate) fn save<T: Resumable>(checkpoint: &Path, trainer: &T) -> Result<()> {
 
 fn save_learner(folder: &Path, name: &str, learner: &LearningModel) -> Result<u64> {
     let state = learner.optimizer.state(&learner.model)?;
-    // The master weights: those of the checkpoint's model may be of fewer bits.
-    let weights = learner.model.weights(WeightVersion::default(), Dtype::F32)?;
+    // The master weights: those of the checkpoint's model may be of fewer bits, and have an adapter merged.
+    let weights = learner.model.learned()?;
     let files =
         [("weights", &weights), ("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)];
+    let average = learner.average()?;
+    let files = files.into_iter().chain(average.as_ref().map(|average| ("ema", average)));
     for (kind, tensors) in files {
         write_tensors(&folder.join(format!("{name}.{kind}.safetensors")), tensors)?;
     }
@@ -164,7 +166,10 @@ fn restore_learner(
     let read = |kind: &str| -> Result<Weights> {
         Ok(read_tensors(&checkpoint.file(&format!("{FOLDER}/{name}.{kind}.safetensors"))?)?)
     };
-    learner.model.replace_weights(&read("weights")?)?;
+    learner.model.replace_learned(&read("weights")?)?;
+    if learner.keeps_average() {
+        learner.restore_average(&read("ema")?)?;
+    }
     let state = AdamWState { steps, exp_avg: read("exp_avg")?, exp_avg_sq: read("exp_avg_sq")? };
     Ok(learner.optimizer.restore(&learner.model, &state)?)
 }

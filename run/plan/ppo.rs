@@ -1,8 +1,15 @@
 //! The memory plan of PPO.
 
 use super::{
-    Change, Facts, Length, MemoryPlan, Planned, batch::Batch, engine::PlannedEngine, facts,
-    ledger::Part, model::PlannedModel, pass::Taken, phase::Phases, room::Room,
+    Change, Facts, Length, MemoryPlan, Planned,
+    batch::Batch,
+    engine::PlannedEngine,
+    facts,
+    ledger::Part,
+    model::{Learned, PlannedModel},
+    pass::Taken,
+    phase::Phases,
+    room::Room,
 };
 use crate::{
     config::{ComputeDtype, Mode, PpoConfig},
@@ -28,6 +35,7 @@ impl Models {
     fn new(config: &PpoConfig, facts: &Facts) -> Self {
         let of = |spec: &ModelSpec, head, frozen: bool| PlannedModel {
             file: spec.dtype,
+            learns: if frozen { Learned::default() } else { learned(config, spec, head) },
             spec: spec.with_head(head),
             compute: config.model.dtype.into(),
             checkpointing: config.model.activation_checkpointing && !frozen,
@@ -42,7 +50,8 @@ impl Models {
         Self {
             policy: of(&facts.policy, Head::LanguageModel, false),
             critic: config.ppo.has_critic().then(|| of(first_values, Head::Score, false)),
-            reference: config.ppo.has_reference().then(|| of(reference, Head::LanguageModel, true)),
+            reference: (config.ppo.has_reference() && !config.is_own_reference())
+                .then(|| of(reference, Head::LanguageModel, true)),
             rewards: facts.rewards.iter().map(|spec| of(spec, Head::Score, true)).collect(),
         }
     }
@@ -159,6 +168,18 @@ impl Planned for PpoConfig {
     }
 }
 
+/// Returns what of a policy or of a critic learns.
+fn learned(config: &PpoConfig, spec: &ModelSpec, head: Head) -> Learned {
+    let spec = spec.with_head(head);
+    let lora = super::model::adapter(&config.lora, &spec);
+    match head {
+        Head::LanguageModel => {
+            Learned::of(&spec, &config.model.freeze(), lora.as_ref(), config.ema)
+        }
+        Head::Score => Learned::of(&spec, &Default::default(), lora.as_ref(), Default::default()),
+    }
+}
+
 /// Adds the phase in which models are loaded, one after the other; what is mapped of the others' files is gone after it.
 fn load(models: &Models, phases: &mut Phases) {
     models.all().for_each(|model| model.load_into(phases));
@@ -185,14 +206,16 @@ fn start_engine(config: &PpoConfig, policy: &PlannedModel, phases: &mut Phases) 
     phases.keep(Part::KvCache, engine.kv_cache());
     phases.keep(Part::Engine, engine.buffers());
     let is_there = dtype == Dtype::F32 || dtype == policy.compute;
-    let lent = if config.device == Device::Cpu && is_there { 0 } else { engine.weights() };
+    let merging = policy.merging(dtype);
+    let aliased = config.device == Device::Cpu && is_there && merging == 0;
+    let lent = if aliased { 0 } else { engine.weights() };
     if config.queue.overlaps() {
         // One serves while the next is written.
         phases.keep(Part::Refit, 2 * engine.weights());
-        return lent;
+    } else {
+        phases.keep(Part::Refit, lent);
     }
-    phases.keep(Part::Refit, lent);
-    lent
+    lent.max(merging)
 }
 
 /// Returns how many rollouts there are at once, at most.

@@ -5,11 +5,14 @@ use super::{
     batch::{Batch, Length},
     facts,
     ledger::Part,
-    model::PlannedModel,
+    model::{Learned, PlannedModel},
     phase::Phases,
 };
 use crate::{
-    config::{ComputeDtype, DpoConfig, KtoConfig, RewardModelConfig, SftConfig, SteerLm2Config},
+    config::{
+        ComputeDtype, DpoConfig, EmaConfig, KtoConfig, LoraConfig, ModelConfig, RewardModelConfig,
+        SftConfig, SteerLm2Config,
+    },
     data::{DataConfig, LabeledSample, PairSample, ResponsesSample, SftSample, pack},
     model::Head,
     run::batches::Batches,
@@ -52,8 +55,7 @@ impl Planned for SftConfig {
             });
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
-        let how = (model.dtype, model.activation_checkpointing, *device);
-        let learner = learner(how, Head::LanguageModel, facts);
+        let learner = learner((model, *device), (&self.lora, self.ema), Head::LanguageModel, facts);
         let mut phases = begin(&learner, *device, facts);
         train(&learner, batch, &mut phases);
         MemoryPlan::new("sft", *device, batch, phases)
@@ -87,8 +89,7 @@ impl Planned for RewardModelConfig {
         let micro_batches = pairs.micro_batches(steps, options.micro_batch_tokens);
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
-        let how = (model.dtype, model.activation_checkpointing, *device);
-        let learner = learner(how, Head::Score, facts);
+        let learner = learner((model, *device), (&self.lora, self.ema), Head::Score, facts);
         let mut phases = begin(&learner, *device, facts);
         train(&learner, batch, &mut phases);
         MemoryPlan::new("rm", *device, batch, phases)
@@ -123,8 +124,8 @@ impl Planned for DpoConfig {
         let micro_batches = pairs.micro_batches(steps, options.micro_batch_tokens);
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
-        let how = (model.dtype, model.activation_checkpointing, *device);
-        let learner = learner(how, Head::LanguageModel, facts);
+        let (model, beside) = (model.trained(), (&self.lora, self.ema));
+        let learner = learner((&model, *device), beside, Head::LanguageModel, facts);
         let phases = referred((&learner, options.loss.has_reference()), batch, *device, facts);
         MemoryPlan::new("dpo", *device, batch, phases)
     }
@@ -164,8 +165,8 @@ impl Planned for KtoConfig {
         });
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
-        let how = (model.dtype, model.activation_checkpointing, *device);
-        let learner = learner(how, Head::LanguageModel, facts);
+        let (model, beside) = (model.trained(), (&self.lora, self.ema));
+        let learner = learner((&model, *device), beside, Head::LanguageModel, facts);
         let phases = referred((&learner, true), batch, *device, facts);
         MemoryPlan::new("kto", *device, batch, phases)
     }
@@ -202,8 +203,8 @@ impl Planned for SteerLm2Config {
         });
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
-        let how = (model.dtype, model.activation_checkpointing, *device);
-        let learner = learner(how, Head::LanguageModel, facts);
+        let (model, beside) = (model.trained(), (&self.lora, self.ema));
+        let learner = learner((&model, *device), beside, Head::LanguageModel, facts);
         let phases = referred((&learner, false), batch, *device, facts);
         MemoryPlan::new("steerlm2", *device, batch, phases)
     }
@@ -244,12 +245,17 @@ impl Pairs<'_> {
 }
 
 fn learner(
-    (dtype, checkpointing, device): (ComputeDtype, bool, Device),
+    (model, device): (&ModelConfig, Device),
+    (lora, ema): (&LoraConfig, EmaConfig),
     head: Head,
     facts: &Facts,
 ) -> PlannedModel {
+    let (dtype, checkpointing) = (model.dtype, model.activation_checkpointing);
+    let spec = facts.policy.with_head(head);
+    let lora = super::model::adapter(lora, &spec);
     PlannedModel {
-        spec: facts.policy.with_head(head),
+        learns: Learned::of(&spec, &model.freeze(), lora.as_ref(), ema),
+        spec,
         file: facts.policy.dtype,
         compute: dtype.into(),
         checkpointing,

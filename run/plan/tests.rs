@@ -2,14 +2,15 @@
 
 use super::{
     batch::{Batch, Length},
-    model::PlannedModel,
+    model::{Learned, PlannedModel},
     pass::Taken,
     *,
 };
 use crate::{
-    config::{self, DpoConfig, MemoryConfig, PpoConfig, SftConfig},
-    model::{Family, Head},
-    rollout::Dtype,
+    config::{self, DpoConfig, EmaConfig, MemoryConfig, PpoConfig, SftConfig},
+    model::{Family, Head, Lora, LoraTarget},
+    rollout::{Dtype, TensorSpec},
+    trainer::config::Freeze,
 };
 
 /// Two layers of width 8, two heads of 4, a feed-forward width of 16, ten tokens, tied.
@@ -41,7 +42,15 @@ fn spec() -> ModelSpec {
 /// On a GPU.
 fn learner(compute: Dtype, checkpointing: bool) -> PlannedModel {
     let (spec, file) = (spec(), Dtype::F32);
-    PlannedModel { spec, file, compute, checkpointing, frozen: false, on_host: false }
+    PlannedModel {
+        spec,
+        file,
+        compute,
+        checkpointing,
+        frozen: false,
+        learns: Learned::default(),
+        on_host: false,
+    }
 }
 
 fn host_learner(compute: Dtype, checkpointing: bool) -> PlannedModel {
@@ -62,6 +71,54 @@ fn a_learner_holds_16_bytes_a_weight_and_more_in_bf16() {
     assert_eq!(held(&host_learner(Dtype::Bf16, false)), 18 * PARAMETERS);
     let frozen = PlannedModel { frozen: true, ..learner(Dtype::Bf16, false) };
     assert_eq!(held(&frozen), 2 * PARAMETERS);
+}
+
+#[test]
+fn an_adapter_has_gradient_moments_and_masters_of_its_own_alone() {
+    let lora = Lora {
+        rank: 2,
+        alpha: 4.0,
+        dropout: 0.0,
+        rslora: false,
+        targets: vec![LoraTarget::QProj, LoraTarget::DownProj],
+    };
+    // A and B in two layers: 2 x 8 and 8 x 2 beside q, 2 x 16 and 8 x 2 beside down.
+    let adapter = 2 * ((16 + 16) + (32 + 16));
+    let with = |compute, average| {
+        let ema = EmaConfig { decay: if average { 0.9 } else { 0.0 } };
+        let learns = Learned::of(&spec(), &Freeze::default(), Some(&lora), ema);
+        PlannedModel { learns, ..host_learner(compute, false) }
+    };
+    let held = |model: &PlannedModel| model.weights() + model.gradient() + model.moments();
+    assert_eq!(held(&with(Dtype::F32, false)), 4 * PARAMETERS + 16 * adapter);
+    // Of the model only what passes read; of the adapter masters, a copy, a gradient and moments.
+    assert_eq!(held(&with(Dtype::Bf16, false)), 2 * PARAMETERS + 18 * adapter);
+    assert_eq!(with(Dtype::F32, false).merging(Dtype::F32), 4 * (PARAMETERS + adapter));
+    assert_eq!(host_learner(Dtype::F32, false).merging(Dtype::F32), 0);
+    let freeze = Freeze { names: vec!["model.norm.weight".into()], layers: 1 };
+    let learns = Learned::of(&spec(), &freeze, None, EmaConfig::default());
+    // Attention 4 x 64, the feed-forward part 3 x 128, two norms of 8; the embeddings of ten tokens, the last norm.
+    assert_eq!(learns.frozen, 4 * 64 + 3 * 128 + 2 * 8 + 80 + 8);
+}
+
+#[test]
+fn a_policy_with_an_adapter_is_its_own_reference() {
+    let weights = |plan: &MemoryPlan| of(plan, "score", Part::Weights);
+    let lora = Lora {
+        rank: 2,
+        alpha: 16.0,
+        dropout: 0.0,
+        rslora: false,
+        targets: vec![LoraTarget::AllLinear],
+    };
+    let elements = |tensor: &TensorSpec| tensor.shape.iter().product::<usize>() as u64;
+    let adapter: u64 = lora.tensors(&spec()).iter().map(elements).sum();
+    // Policy, critic (a head of 8 more) and reference; then policy and critic, and what stands beside them.
+    assert_eq!(weights(&ppo("")), 4 * (3 * PARAMETERS + 8));
+    assert_eq!(weights(&ppo("lora.rank = 2\n")), 4 * (2 * PARAMETERS + 8 + 2 * adapter));
+    let gradient = |plan: &MemoryPlan| of(plan, "update", Part::Gradients);
+    // The critic's head learns, too.
+    assert_eq!(gradient(&ppo("lora.rank = 2\n")), 4 * (2 * adapter + 8));
 }
 
 #[test]

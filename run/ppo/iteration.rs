@@ -16,7 +16,7 @@ use crate::{
     run::{
         Metrics,
         canary::Canary,
-        checkpoint,
+        checkpoint::{self, Resumable},
         faults::Faults,
         generator::Answered,
         heartbeat::Heartbeat,
@@ -270,8 +270,9 @@ impl PpoRun<'_, '_> {
     fn refit(&mut self) -> Result<RefitReport> {
         let version = self.consumer.version().next();
         let weights = setup::weights(self.config, &self.trainer.policy().model, version)?;
-        // The invariant looked at the trainer's own numbers. In f32 the engine gets those, or what they are widened to.
-        let looked_at = self.config.invariants.finite == OnBreak::Stop;
+        // The invariant looked at the trainer's own numbers. In f32 the engine gets those, or what they are widened to;
+        // but for those that an adapter is merged into.
+        let looked_at = self.config.invariants.finite == OnBreak::Stop && !self.config.lora.is_on();
         let exact = weights.iter().all(|(_, tensor)| tensor.dtype == Dtype::F32);
         let weights = if looked_at && exact { weights.found_finite() } else { weights };
         Ok(self.engine.blocking().refit(&weights, setup::refit_mode(self.config))?)
@@ -318,10 +319,7 @@ impl PpoRun<'_, '_> {
         let (base, faults) = (self.base, &self.faults);
         let checkpoint = self.session.save(iteration, |dir| {
             faults.strike("checkpoint", iteration)?;
-            models::save(&dir.join("policy"), &trainer.policy().model, base, &[])?;
-            if let Some(critic) = trainer.critic() {
-                models::save(&dir.join("value"), &critic.model, base, &[])?;
-            }
+            models::save(dir, &trainer.learners(), base, &[])?;
             checkpoint::save(dir, trainer)?;
             checkpoint::save_queue(dir, queued)
         })?;

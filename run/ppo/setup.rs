@@ -10,7 +10,7 @@ use crate::{
     rollout::{Dtype, WeightVersion, Weights},
     run::{
         faults::Faults,
-        models::{self, Wanted},
+        models::{self, Learning, Wanted},
         placement::Placement,
     },
     trainer::{
@@ -32,22 +32,24 @@ pub(super) fn longest_rollout(config: &PpoConfig, base: &Model, prompts: &[Promp
 
 /// Loads the policy, and reference and critic where they are asked.
 pub(super) fn trainer(config: &PpoConfig, base: &Model, longest: usize) -> Result<Trainer> {
-    let options =
-        models::options(config.device, config.model.dtype, config.model.activation_checkpointing);
-    let learner =
-        |opened: &Model, wanted| models::learner(opened, wanted, &options, &config.optimizer);
-    let policy = learner(base, Wanted::LanguageModel)?;
-    // Without a penalty nobody asks the reference.
-    let reference = match config.ppo.has_reference() {
-        true => Some(reference(config, base, longest, &options)?),
+    let learning = Learning {
+        model: config.model.trained(),
+        device: config.device,
+        seed: config.seed,
+        optimizer: &config.optimizer,
+        lora: &config.lora,
+        ema: config.ema,
+    };
+    let policy = learning.learner(base, Wanted::LanguageModel)?;
+    // Without a penalty nobody asks the reference; a policy with an adapter is its own.
+    let reference = match config.ppo.has_reference() && !config.is_own_reference() {
+        true => Some(reference(config, base, longest, &learning.options())?),
         false => None,
     };
     let critic = match (config.ppo.value_init, config.reward.critic()) {
         _ if !config.ppo.has_critic() => None,
-        (ValueInit::RewardModel, Some(path)) => {
-            Some(learner(&models::open(path)?, Wanted::ZeroScore)?)
-        }
-        _ => Some(learner(base, Wanted::ZeroScore)?),
+        (ValueInit::RewardModel, Some(path)) => Some(learning.critic(&models::open(path)?)?),
+        _ => Some(learning.critic(base)?),
     };
     let setup = PpoSetup {
         options: config.ppo.clone(),
@@ -108,7 +110,8 @@ pub(super) fn check_weights(trainer: &Trainer) -> Result<(), String> {
     })
 }
 
-/// An alias costs nothing, but an optimizer step under it would change the weights of what is being generated.
+/// An alias costs nothing, but an optimizer step under it would change the weights of what is being generated. (An adapter
+/// is merged into a copy that the engine then has to itself; the mode is no other for it.)
 pub(super) fn refit_mode(config: &PpoConfig) -> RefitMode {
     if config.queue.overlaps() { RefitMode::Copy } else { RefitMode::Alias }
 }

@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 import torch
+from peft import PeftConfig, PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -53,6 +54,23 @@ def check_weights(directory, ours):
     return close(f"{directory.name}: outputs", model(tokens).logits, ours["outputs"])
 
 
+@torch.no_grad()
+def check_adapter(directory, ours):
+    tokens = torch.tensor([ours["tokens"]])
+    config = PeftConfig.from_pretrained(directory)
+    is_lm = ours["head"] == "languagemodel"
+    same(f"{directory.name}: task", config.task_type, "CAUSAL_LM" if is_lm else "SEQ_CLS")
+    auto = AutoModelForCausalLM if is_lm else AutoModelForSequenceClassification
+    base = load(auto, pathlib.Path(config.base_model_name_or_path))
+    model = PeftModel.from_pretrained(base, directory).eval()
+    load_result = model.load_adapter(directory, "again")
+    same(f"{directory.name}: unexpected keys", load_result.unexpected_keys, [])
+    missing = [name for name in load_result.missing_keys if ".again." in name]
+    same(f"{directory.name}: missing keys", missing, [])
+    model.set_adapter("default")
+    return close(f"{directory.name}: outputs", model(tokens).logits, ours["outputs"])
+
+
 def check_text(directory, ours):
     tokenizer = AutoTokenizer.from_pretrained(directory)
     for sample in ours["texts"]:
@@ -83,6 +101,10 @@ def check_generation(directory, ours):
 def main():
     for directory in map(pathlib.Path, sys.argv[1:]):
         ours = json.loads((directory / "ours.json").read_text())
+        if (directory / "adapter_config.json").exists():
+            error = check_adapter(directory, ours)
+            print(f"{directory.name}: read by peft, outputs within {error:.0e}")
+            continue
         error = check_weights(directory, ours)
         if ours["generation"]:
             check_generation(directory, ours)

@@ -11,6 +11,7 @@ mod dpo;
 mod eval;
 mod faults;
 mod kto;
+mod lora;
 mod modes;
 mod page;
 mod plan;

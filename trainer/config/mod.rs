@@ -7,6 +7,7 @@
 mod correction;
 mod device;
 mod dpo;
+mod freeze;
 mod kto;
 mod optimizer;
 mod ppo;
@@ -20,6 +21,7 @@ mod steerlm2;
 pub use correction::{Apply, BoundRule, CorrectionOptions, RatioLevel};
 pub use device::Device;
 pub use dpo::{DpoOptions, PreferenceLoss};
+pub use freeze::Freeze;
 pub use kto::{KtoLoss, KtoOptions};
 pub use optimizer::OptimizerConfig;
 pub use ppo::{

@@ -53,7 +53,8 @@ use crate::rollout::{Rollout, WeightVersion};
 pub struct PpoModels<P, C> {
     /// What is trained.
     pub policy: P,
-    /// What the KL is taken against; without one there is no KL, and `kl_coef` must be 0.
+    /// What the KL is taken against. Without one that is the policy with its adapter left out, where it has one; else there
+    /// is no KL, and `kl_coef` must be 0.
     pub reference: Option<Box<dyn LanguageModel + Send>>,
     /// What foresees the rewards: needed where `advantage` is `gae`, and asked by no other estimator.
     pub critic: Option<C>,
@@ -119,7 +120,8 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
             return Err(Error::input("PPO's sampling temperature", "above 0", setup.temperature));
         }
         let coef = options.kl_coef();
-        if models.reference.is_none() && options.has_reference() {
+        let has_reference = models.reference.is_some() || models.policy.bare().is_some();
+        if options.has_reference() && !has_reference {
             return Err(match coef > 0.0 {
                 true => Error::input("kl_coef", "0 without a reference policy", coef),
                 false => Error::input(
@@ -204,11 +206,23 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
                 })?,
                 OldLogprobs::Rollout => rollouts.logprobs(plan),
             },
-            ref_logprobs: match &self.models.reference {
-                Some(reference) => self.phases.time("ref", || {
+            ref_logprobs: match &self.models {
+                PpoModels { reference: Some(reference), .. } => self.phases.time("ref", || {
                     each(plan, |packed| Ok(reference.logprobs(packed, &at)?.logprobs))
                 })?,
-                None => Vec::new(),
+                PpoModels { policy, .. } if self.setup.options.has_reference() => {
+                    let bare = policy.bare();
+                    self.phases.time("ref", || {
+                        let reference = |packed: &_| match &bare {
+                            Some(bare) => Ok(bare.logprobs(packed, &at)?.logprobs),
+                            None => {
+                                Err(Error::input("kl_coef", "0 without a reference", "another"))
+                            }
+                        };
+                        each(plan, reference)
+                    })?
+                }
+                _ => Vec::new(),
             },
             values: match &self.models.critic {
                 Some(critic) if self.setup.options.has_critic() => {

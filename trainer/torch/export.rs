@@ -1,8 +1,8 @@
 //! Weights for others: an alias of the trainer's own storage where that can be, a copy elsewhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{
     Error, Model, Result,
@@ -17,7 +17,8 @@ use crate::{
 impl Model {
     /// Returns every weight under its checkpoint name.
     ///
-    /// On the host, f32 (the master weights) and the format of the forward pass are aliases: no byte is copied, later
+    /// An adapter is merged: what it stands beside is `W + scale B A`, computed in f32, and every tensor a copy. Else, on the
+    /// host, f32 (the master weights) and the format of the forward pass are aliases: no byte is copied, later
     /// optimizer steps write to the same memory, under the write permission of [`Weights::lease`]. Every other
     /// combination is a copy.
     ///
@@ -28,10 +29,13 @@ impl Model {
         if parameters.storage.device == tch::Device::Cpu {
             return self.device_weights(version, dtype);
         }
-        let (kind, buffers) = (kind_of(dtype), parameters.weights().buffers());
-        let flat = buffers.iter().find(|flat| flat.kind() == kind).unwrap_or(&buffers[0]);
-        let copy = tch::no_grad(|| flat.f_to_kind(kind)?.f_to_device(tch::Device::Cpu))?;
-        named(&parameters.layout, &Leased::new(vec![copy]), 0, version)
+        let kind = kind_of(dtype);
+        let copy = tch::no_grad(|| match self.aliased(kind) {
+            Some(buffer) => Ok(parameters.weights().buffers()[buffer].shallow_clone()),
+            None => self.merged(kind, None),
+        })?;
+        let copy = copy.f_to_device(tch::Device::Cpu)?;
+        own(&parameters.layout, &Leased::new(vec![copy]), 0, version)
     }
 
     /// Returns every weight under its checkpoint name, on the device the model is on, for an engine that reads its new
@@ -45,12 +49,71 @@ impl Model {
     /// When libtorch fails: there is no memory left for a copy.
     pub fn device_weights(&self, version: WeightVersion, dtype: Dtype) -> Result<Weights> {
         let parameters = &self.parameters;
-        let (kind, buffers) = (kind_of(dtype), parameters.weights().buffers());
-        if let Some(buffer) = buffers.iter().position(|flat| flat.kind() == kind) {
-            return named(&parameters.layout, parameters.weights(), buffer, version);
+        if let Some(buffer) = self.aliased(kind_of(dtype)) {
+            return own(&parameters.layout, parameters.weights(), buffer, version);
         }
-        let copy = tch::no_grad(|| buffers[0].f_to_kind(kind))?;
-        named(&parameters.layout, &Leased::new(vec![copy]), 0, version)
+        let copy = tch::no_grad(|| self.merged(kind_of(dtype), None))?;
+        own(&parameters.layout, &Leased::new(vec![copy]), 0, version)
+    }
+
+    /// Returns what learns, under its checkpoint name or [`Lora::tensors`](crate::model::Lora::tensors)'s, in f32: on the
+    /// host an alias, as in [`Model::weights`].
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn learned(&self) -> Result<Weights> {
+        let parameters = &self.parameters;
+        let (layout, leased) = (&parameters.layout, parameters.weights());
+        if parameters.storage.device != tch::Device::Cpu {
+            return copied(layout, &parameters.master()?);
+        }
+        named(layout.learned_slots(), leased, 0, WeightVersion::default())
+    }
+
+    /// Returns the adapter's tensors and, where the model has one, the score head, as [`Model::learned`] does; `None`
+    /// without an adapter.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn adapter(&self) -> Result<Option<Weights>> {
+        // With an adapter nothing else learns.
+        self.lora().map(|_| self.learned()).transpose()
+    }
+
+    /// Returns every weight as [`Model::weights`] does, with others in place of what learns: a copy.
+    pub(super) fn weights_with(&self, learned: &Tensor, dtype: Dtype) -> Result<Weights> {
+        let merged = tch::no_grad(|| self.merged(kind_of(dtype), Some(learned)))?;
+        let copy = merged.f_to_device(tch::Device::Cpu)?;
+        own(&self.parameters.layout, &Leased::new(vec![copy]), 0, WeightVersion::default())
+    }
+
+    /// Returns the buffer that holds every weight in a format, if there is one.
+    fn aliased(&self, kind: Kind) -> Option<usize> {
+        let parameters = &self.parameters;
+        let len = parameters.layout.len as i64;
+        let buffers = parameters.weights().buffers();
+        let fits = |flat: &Tensor| flat.kind() == kind && flat.size() == [len];
+        buffers.iter().position(fits).filter(|_| self.lora().is_none())
+    }
+
+    /// Returns a copy of every weight, adapters merged, computed in f32; with others in place of what learns, if given.
+    fn merged(&self, kind: Kind, learned: Option<&Tensor>) -> Result<Tensor> {
+        let parameters = &self.parameters;
+        let buffers = parameters.weights().buffers();
+        let flat = buffers[buffers.len() - 1].f_to_dtype(Kind::Float, false, true)?;
+        let part = |range: &Range<usize>| flat.f_narrow(0, range.start as i64, range.len() as i64);
+        let own = parameters.master()?;
+        part(&(0..parameters.layout.learned))?.f_copy_(learned.unwrap_or(&own))?;
+        for place in parameters.layout.adapters() {
+            let (rank, inputs) = (place.rank as i64, place.inputs as i64);
+            let a = part(&place.a)?.f_view([-1, inputs])?.f_mul_scalar(place.scale)?;
+            for (n, of) in place.parts.iter().enumerate() {
+                let b = part(&of.b)?.f_view([-1, rank])?;
+                let a = a.f_narrow(0, n as i64 * rank, rank)?;
+                let _ = part(&of.weight)?.f_view([-1, inputs])?.f_addmm_(&b, &a)?;
+            }
+        }
+        Ok(flat.f_to_kind(kind)?)
     }
 
     /// Returns the gradient of each parameter under its checkpoint name, copied.
@@ -66,20 +129,26 @@ impl Model {
     }
 }
 
-/// Copies a flat buffer to the host, as named tensors.
+/// Copies a flat buffer of what learns to the host, as named tensors.
 pub(super) fn copied(layout: &Layout, flat: &Tensor) -> Result<Weights> {
     let copy = flat.f_to_device_(tch::Device::Cpu, flat.kind(), false, true)?;
-    named(layout, &Leased::new(vec![copy]), 0, WeightVersion::default())
+    named(layout.learned_slots(), &Leased::new(vec![copy]), 0, WeightVersion::default())
 }
 
 /// As [`copied`], of a buffer that is no tensor.
 pub(super) fn copied_numbers(layout: &Layout, flat: &[f32]) -> Result<Weights> {
-    named(layout, &Leased::new(vec![Tensor::f_from_slice(flat)?]), 0, WeightVersion::default())
+    let leased = Leased::new(vec![Tensor::f_from_slice(flat)?]);
+    named(layout.learned_slots(), &leased, 0, WeightVersion::default())
+}
+
+/// Lends a flat buffer of every weight, where it is, as a checkpoint's tensors.
+fn own(layout: &Layout, leased: &Leased, buffer: usize, version: WeightVersion) -> Result<Weights> {
+    named(layout.own_slots(), leased, buffer, version)
 }
 
 /// Lends a flat buffer, where it is, as named tensors.
-fn named(
-    layout: &Layout,
+fn named<'a>(
+    slots: impl Iterator<Item = &'a Slot>,
     leased: &Leased,
     buffer: usize,
     version: WeightVersion,
@@ -93,7 +162,7 @@ fn named(
         let memory = flat.slice(bytes).ok_or_else(refused)?;
         Ok((slot.name.clone(), WeightTensor { dtype, shape: slot.shape.clone(), memory }))
     };
-    let tensors = layout.slots().map(lend).collect::<Result<BTreeMap<_, _>>>()?;
+    let tensors = slots.map(lend).collect::<Result<BTreeMap<_, _>>>()?;
     Ok(Weights::new(version, leased.lease().clone(), tensors))
 }
 

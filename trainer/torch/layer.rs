@@ -1,5 +1,7 @@
 //! The parts of a transformer layer.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::{
@@ -8,16 +10,51 @@ use super::{
     packed::{Packed, Rows},
 };
 
-/// `x W^T + b`, W being `[out, in]`.
+/// `x W^T + b`, W being `[out, in]`, and what an adapter adds.
 #[derive(Debug)]
 pub(super) struct Linear {
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>,
+    pub(super) adapter: Option<Adapter>,
 }
 
 impl Linear {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
+        let product = x.f_linear(&self.weight, self.bias.as_ref())?;
+        match &self.adapter {
+            Some(adapter) => Ok(product.f_add(&adapter.forward(x, product.size()[1])?)?),
+            None => Ok(product),
+        }
+    }
+}
+
+/// `scale (x A^T) B^T` (Hu et al., 2021), for each part of the outputs that has it.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    pub(super) a: Tensor,
+    /// B of one part below that of the other.
+    pub(super) b: Tensor,
+    /// The outputs that each part is for.
+    pub(super) parts: Vec<Range<usize>>,
+    pub(super) rank: usize,
+    pub(super) scale: f64,
+}
+
+impl Adapter {
+    fn forward(&self, x: &Tensor, outputs: i64) -> Result<Tensor> {
+        let low = x.f_linear(&self.a, None::<&Tensor>)?.f_mul_scalar(self.scale)?;
+        let gap = |width: i64| Tensor::f_zeros([x.size()[0], width], (x.kind(), x.device()));
+        let mut columns = Vec::new();
+        let (mut row, mut end) = (0, 0);
+        for (n, range) in self.parts.iter().enumerate() {
+            columns.push(gap(range.start as i64 - end)?);
+            let low = low.f_narrow(1, (n * self.rank) as i64, self.rank as i64)?;
+            let b = self.b.f_narrow(0, row, range.len() as i64)?;
+            columns.push(low.f_linear(&b, None::<&Tensor>)?);
+            (row, end) = (row + range.len() as i64, range.end as i64);
+        }
+        columns.push(gap(outputs - end)?);
+        Ok(Tensor::f_cat(&columns, 1)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A model and its optimizer, as the algorithms want them.
 
-use super::{AdamW, Model};
+use super::{AdamW, Model, ema::Average};
 use crate::trainer::{
     Error,
     batch::PackedBatch,
@@ -24,6 +24,7 @@ pub struct LearningModel {
     pub model: Model,
     /// Its optimizer.
     pub optimizer: AdamW,
+    pub(super) average: Option<Average>,
 }
 
 impl LearningModel {
@@ -33,7 +34,7 @@ impl LearningModel {
     /// When an option is out of range, the model is frozen, or there is no memory left.
     pub fn new(model: Model, options: &OptimizerConfig) -> Result<Self, super::Error> {
         let optimizer = AdamW::new(&model, options)?;
-        Ok(Self { model, optimizer })
+        Ok(Self { model, optimizer, average: None })
     }
 
     /// Trains one micro-batch; a failure leaves no part of a gradient behind.
@@ -51,7 +52,12 @@ impl LearningModel {
 impl Learner for LearningModel {
     fn step(&mut self, lr: f64) -> Result<f64, Error> {
         match self.optimizer.step(&mut self.model, lr) {
-            Ok(report) => Ok(report.grad_norm),
+            Ok(report) => {
+                if let Some(average) = &mut self.average {
+                    average.follow(&self.model.parameters.master()?)?;
+                }
+                Ok(report.grad_norm)
+            }
             Err(error) => {
                 self.model.clear_gradient()?;
                 Err(match error {
@@ -89,7 +95,25 @@ impl LanguageModel for LearningModel {
     }
 }
 
+/// A model whose adapter is left out.
+struct Bare<'a>(&'a Model);
+
+impl LanguageModel for Bare<'_> {
+    fn logprobs(
+        &self,
+        batch: &PackedBatch,
+        options: &LogprobOptions,
+    ) -> Result<TokenLogprobs, Error> {
+        let outputs = self.0.bare_logprobs(batch, options)?;
+        outputs.ok_or_else(|| Error::input("the reference", "a model with an adapter", "another"))
+    }
+}
+
 impl LanguageLearner for LearningModel {
+    fn bare(&self) -> Option<Box<dyn LanguageModel + '_>> {
+        self.model.lora().map(|_| Box::new(Bare(&self.model)) as _)
+    }
+
     fn train_logprobs(
         &mut self,
         batch: &PackedBatch,

@@ -18,12 +18,14 @@
 
 mod attention;
 mod cpu;
+mod ema;
 mod error;
 mod export;
 mod head;
 mod layer;
 mod layout;
 mod learner;
+mod learns;
 pub mod libtorch;
 mod model;
 mod optimizer;
@@ -37,6 +39,7 @@ mod train;
 
 pub use error::Error;
 pub use learner::LearningModel;
+pub use learns::Learns;
 pub use model::{Model, ModelOptions};
 pub use optimizer::{AdamW, AdamWState, StepReport};
 

@@ -8,14 +8,16 @@ use super::{
     cpu::{Cpu, Format, Slots},
     head::{HeadLayer, MAX_LOGITS, check, to_host},
     in_format,
-    layer::{Layer, Linear, Norm},
+    layer::{Adapter, Layer, Linear, Norm},
+    layout::AdapterPlace,
+    learns::Learns,
     libtorch,
     packed::{self, Packed, Rows, indices},
     parameters::{Parameters, Storage, kind_of},
 };
 use crate::{
     ffi::allocator,
-    model::{Head, ModelSpec},
+    model::{Head, Lora, ModelSpec, lora_name},
     rollout::{Dtype, Weights},
     trainer::{
         batch::PackedBatch,
@@ -68,6 +70,15 @@ pub struct Model {
     pub(super) head: HeadLayer,
     /// Where passes of our own find the parameters; `None` where passes are libtorch's.
     pub(super) slots: Option<Slots>,
+    /// The same without the adapter, where there is one.
+    bare: Option<Bare>,
+}
+
+/// The parts of a model whose adapter is left out. They are views of the same weights.
+#[derive(Debug)]
+struct Bare {
+    layers: Vec<Layer>,
+    slots: Option<Slots>,
 }
 
 impl Model {
@@ -77,6 +88,19 @@ impl Model {
     /// When a tensor is missing, extra, of another shape or not finite; when the device cannot be used; when the
     /// compute format is neither f32 nor bf16; when there is no memory left.
     pub fn load(spec: &ModelSpec, weights: &Weights, options: &ModelOptions) -> Result<Self> {
+        Self::load_with(spec, weights, options, &Learns::default())
+    }
+
+    /// Does what [`Model::load`] does, for a model of which only a part learns, or an adapter beside it.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; when what is to stay is no parameter of the model; when an adapter does not fit it.
+    pub fn load_with(
+        spec: &ModelSpec,
+        weights: &Weights,
+        options: &ModelOptions,
+        learns: &Learns,
+    ) -> Result<Self> {
         if options.compute == Dtype::F16 {
             return Err(Error::input("compute", "f32 or bf16", options.compute));
         }
@@ -87,17 +111,24 @@ impl Model {
             frozen: options.frozen,
             autograd: options.autograd || device != tch::Device::Cpu,
         };
-        let parameters = Parameters::load(spec, weights, storage)?;
-        let build = Build { spec, parameters: &parameters };
+        let parameters = Parameters::load(spec, weights, storage, learns)?;
+        let build = Build { spec, parameters: &parameters, adapts: true };
         let embedding = build.leaf("model.embed_tokens.weight")?;
-        let layers = (0..spec.num_layers).map(|layer| build.layer(layer)).collect::<Result<_>>()?;
+        let layers = build.layers()?;
         let head = build.head()?;
         let slots = match storage.autograd {
             true => None,
             false => Slots::find(spec, &parameters.layout),
         };
+        let bare = match learns.lora() {
+            Some(_) => {
+                let slots = slots.as_ref().map(Slots::without_adapter);
+                Some(Bare { layers: Build { adapts: false, ..build }.layers()?, slots })
+            }
+            None => None,
+        };
         let (spec, options) = (spec.clone(), *options);
-        Ok(Self { spec, options, parameters, embedding, layers, head, slots })
+        Ok(Self { spec, options, parameters, embedding, layers, head, slots, bare })
     }
 
     /// Returns what the model looks like.
@@ -110,12 +141,17 @@ impl Model {
         &self.options
     }
 
-    /// Replaces every weight by those given: all or none. The gradient stays.
+    /// Replaces every weight that learns by those given, as [`Model::learned`] has them: all or none. The gradient stays.
     ///
     /// # Errors
     /// As [`Model::load`]; and when a reader of the present weights does not let go in time.
-    pub fn replace_weights(&mut self, weights: &Weights) -> Result<()> {
-        self.parameters.replace(&self.spec, weights)
+    pub fn replace_learned(&mut self, weights: &Weights) -> Result<()> {
+        self.parameters.replace(weights)
+    }
+
+    /// Returns the adapter that learns in place of the weights, where one does.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.parameters.layout.lora()
     }
 
     /// Returns the log-prob, and the entropy if asked for, of each selected token; no gradient is kept.
@@ -123,9 +159,32 @@ impl Model {
     /// # Errors
     /// When the model has another head, or the batch does not fit it.
     pub fn logprobs(&self, batch: &PackedBatch, options: &LogprobOptions) -> Result<TokenLogprobs> {
+        self.logprobs_of((&self.layers, &self.slots), batch, options)
+    }
+
+    /// Does what [`Model::logprobs`] does with the adapter left out: the model is its own reference. `None` where there is
+    /// no adapter.
+    ///
+    /// # Errors
+    /// As [`Model::logprobs`].
+    pub fn bare_logprobs(
+        &self,
+        batch: &PackedBatch,
+        options: &LogprobOptions,
+    ) -> Result<Option<TokenLogprobs>> {
+        let bare = self.bare.as_ref();
+        bare.map(|bare| self.logprobs_of((&bare.layers, &bare.slots), batch, options)).transpose()
+    }
+
+    fn logprobs_of(
+        &self,
+        (layers, slots): (&[Layer], &Option<Slots>),
+        batch: &PackedBatch,
+        options: &LogprobOptions,
+    ) -> Result<TokenLogprobs> {
         self.check_head(Head::LanguageModel)?;
         check(options)?;
-        if let Some(slots) = &self.slots {
+        if let Some(slots) = slots {
             self.check_batch(batch, &batch.selected)?;
             self.check_targets(batch)?;
             return in_format!(self.parameters.storage.compute, E => {
@@ -133,7 +192,7 @@ impl Model {
             });
         }
         tch::no_grad(|| {
-            let rows = self.rows(batch, &batch.selected)?;
+            let rows = self.rows(layers, batch, &batch.selected)?;
             self.chunked_outputs(&rows, &self.targets(batch)?, options)
         })
     }
@@ -150,7 +209,9 @@ impl Model {
                 self.own::<E>(slots)?.logits(batch)
             });
         }
-        tch::no_grad(|| to_host(&self.head.logits(&self.rows(batch, &batch.selected)?)?))
+        tch::no_grad(|| {
+            to_host(&self.head.logits(&self.rows(&self.layers, batch, &batch.selected)?)?)
+        })
     }
 
     /// Returns the score head's number at each selected row: the value of the state before the token was chosen.
@@ -177,7 +238,7 @@ impl Model {
                 self.own::<E>(slots)?.scores(batch, rows)
             });
         }
-        tch::no_grad(|| to_host(&self.head.scores(&self.rows(batch, rows)?)?))
+        tch::no_grad(|| to_host(&self.head.scores(&self.rows(&self.layers, batch, rows)?)?))
     }
 
     /// Returns the model as passes of our own see it.
@@ -209,15 +270,16 @@ impl Model {
     }
 
     /// Returns the residual stream after the last layer at the wanted rows: `[rows, hidden]`.
-    fn rows(&self, batch: &PackedBatch, rows: &[usize]) -> Result<Tensor> {
+    fn rows(&self, layers: &[Layer], batch: &PackedBatch, rows: &[usize]) -> Result<Tensor> {
         let packed = Packed::new(&self.spec, batch, self.tensor_options())?;
         let rows = Packed::rows(batch, rows, self.device())?;
         if rows.len == 0 {
             return Ok(Tensor::f_zeros([0, self.spec.hidden_size as i64], self.tensor_options())?);
         }
         let mut x = self.embed(&packed)?;
-        for layer in 0..self.layers.len() {
-            x = self.layer(layer, &x, &packed, &rows)?;
+        for (n, layer) in layers.iter().enumerate() {
+            let is_last = n + 1 == layers.len();
+            x = layer.forward(&x, &packed, is_last.then_some(&rows))?;
         }
         Ok(x)
     }
@@ -284,6 +346,8 @@ impl Model {
 struct Build<'a> {
     spec: &'a ModelSpec,
     parameters: &'a Parameters,
+    /// Whether the adapter is one of them.
+    adapts: bool,
 }
 
 impl Build<'_> {
@@ -294,7 +358,23 @@ impl Build<'_> {
 
     fn linear(&self, name: &str) -> Result<Linear> {
         let bias = self.parameters.leaf(&format!("{name}.bias"));
-        Ok(Linear { weight: self.leaf(&format!("{name}.weight"))?, bias })
+        let place = self.parameters.layout.adapter(name).filter(|_| self.adapts);
+        let adapter = place.map(|place| self.adapter(&place)).transpose()?;
+        Ok(Linear { weight: self.leaf(&format!("{name}.weight"))?, bias, adapter })
+    }
+
+    fn adapter(&self, place: &AdapterPlace) -> Result<Adapter> {
+        Ok(Adapter {
+            a: self.leaf(&lora_name(&place.key, "lora_A"))?,
+            b: self.leaf(&lora_name(&place.key, "lora_B"))?,
+            parts: place.parts.iter().map(|part| part.columns.clone()).collect(),
+            rank: place.rank,
+            scale: place.scale,
+        })
+    }
+
+    fn layers(&self) -> Result<Vec<Layer>> {
+        (0..self.spec.num_layers).map(|layer| self.layer(layer)).collect()
     }
 
     fn norm(&self, name: &str) -> Result<Norm> {

@@ -25,7 +25,7 @@ pub struct StepReport {
 pub struct AdamWState {
     /// Steps so far.
     pub steps: u64,
-    /// The mean of gradients of each parameter, under its name, in f32.
+    /// The mean of gradients of each parameter that learns, under its name, in f32.
     pub exp_avg: Weights,
     /// The mean of squared gradients, likewise.
     pub exp_avg_sq: Weights,
@@ -58,11 +58,11 @@ impl AdamW {
     /// When an option is out of range, or there is no memory left.
     pub fn new(model: &Model, options: &OptimizerConfig) -> Result<Self> {
         options.validate()?;
-        let zeros = || model.parameters.weights().buffers()[0].f_zeros_like();
+        let zeros = || model.parameters.master()?.f_zeros_like().map_err(Error::from);
         let moments = if model.parameters.storage.autograd {
             State::Autograd { exp_avg: zeros()?, exp_avg_sq: zeros()? }
         } else {
-            let zeros = || vec![0.0; model.parameters.layout.len];
+            let zeros = || vec![0.0; model.parameters.layout.learned];
             State::Own(Moments { exp_avg: zeros(), exp_avg_sq: zeros() })
         };
         Ok(Self { options: options.clone(), steps: 0, moments })
@@ -89,7 +89,7 @@ impl AdamW {
                 norm
             }
             State::Autograd { exp_avg, exp_avg_sq } => tch::no_grad(|| {
-                model.give_back(model.parameters.layout.len);
+                model.give_back(model.parameters.layout.learned);
                 let (norm, clip) = clipping(options, model)?;
                 let FlatGradient::Autograd(gradient) = model.parameters.gradient()? else {
                     return Err(other_passes());
@@ -133,8 +133,8 @@ impl AdamW {
     /// # Errors
     /// When a tensor is missing, extra, of another shape or not finite; the state is then as before.
     pub fn restore(&mut self, model: &Model, state: &AdamWState) -> Result<()> {
-        let exp_avg = model.parameters.gather(&model.spec, &state.exp_avg)?;
-        let exp_avg_sq = model.parameters.gather(&model.spec, &state.exp_avg_sq)?;
+        let exp_avg = model.parameters.gather(&state.exp_avg)?;
+        let exp_avg_sq = model.parameters.gather(&state.exp_avg_sq)?;
         self.moments = match self.moments {
             State::Own(_) => State::Own(Moments {
                 exp_avg: to_host(&exp_avg)?,

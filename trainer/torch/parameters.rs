@@ -4,14 +4,17 @@ use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
 
-use super::{Error, Result, WRITE_DEADLINE, layout::Layout};
+use super::{
+    Error, Learns, Result, WRITE_DEADLINE,
+    layout::{Layout, Slot},
+};
 use crate::{
     ffi::{
         torch::{HostBuffers, Leased},
         torch_matmul::Number,
     },
-    model::ModelSpec,
-    rollout::{Dtype, Weights},
+    model::{Head, ModelSpec},
+    rollout::{Dtype, TensorSpec, Weights},
 };
 
 /// Where and in which format parameters are kept.
@@ -26,7 +29,8 @@ pub(super) struct Storage {
     pub(super) autograd: bool,
 }
 
-/// Master weights, the copy the forward pass uses where that is another format, and the gradient.
+/// Master weights, the copy the forward pass uses where that is another format, and the gradient. Masters and gradient are
+/// of what learns only.
 ///
 /// The forward pass sees *leaves*: views into the flat buffer, one per [`Group`](super::layout::Group). Each leaf's
 /// gradient is in turn a view into the flat gradient, so that a backward pass adds right into it.
@@ -34,8 +38,8 @@ pub(super) struct Storage {
 pub(super) struct Parameters {
     pub(super) layout: Layout,
     pub(super) storage: Storage,
-    /// Flat: the master weights in f32 (in the compute format when frozen), then a copy in the compute format, where
-    /// that is another one.
+    /// Flat. Where the forward pass computes in f32, and in a frozen model: every weight, as it computes with them.
+    /// Elsewhere the master weights of what learns, in f32, then every weight in the compute format.
     weights: Leased,
     leaves: HashMap<String, Tensor>,
     gradient: Option<Gradient>,
@@ -69,14 +73,35 @@ pub(super) fn kind_of(dtype: Dtype) -> Kind {
 }
 
 impl Parameters {
-    pub(super) fn load(spec: &ModelSpec, weights: &Weights, storage: Storage) -> Result<Self> {
-        let layout = Layout::new(spec);
-        let kind = if storage.frozen { storage.compute } else { Kind::Float };
-        let mut buffers = vec![gather(spec, &layout, weights, (kind, storage.device))?];
-        if kind != storage.compute {
-            buffers.push(buffers[0].f_to_kind(storage.compute)?);
+    pub(super) fn load(
+        spec: &ModelSpec,
+        weights: &Weights,
+        storage: Storage,
+        learns: &Learns,
+    ) -> Result<Self> {
+        let layout = Layout::new(spec, learns)?;
+        weights.check_coverage(&spec.tensors())?;
+        if let Some((lora, adapter)) = &learns.adapter {
+            let own = adapter.iter().filter(|(name, _)| *name != Head::SCORE);
+            let own = own.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+            let own = Weights::new(adapter.version(), adapter.lease().clone(), own);
+            own.check_coverage(&lora.tensors(spec))?;
         }
-        let leaves = leaves(&layout, &buffers[buffers.len() - 1])?;
+        let sources = std::iter::once(weights).chain(learns.adapter.as_ref().map(|(_, own)| own));
+        let sources: Vec<&Weights> = sources.collect();
+        let gather = |kind, len| gather(&layout, &sources, len, (kind, storage.device));
+        let (whole, learned) = (layout.len, layout.learned);
+        let buffers = if storage.frozen || storage.compute == Kind::Float {
+            vec![gather(storage.compute, whole)?]
+        } else if learned == whole {
+            let master = gather(Kind::Float, whole)?;
+            let copy = master.f_to_kind(storage.compute)?;
+            vec![master, copy]
+        } else {
+            // What does not learn is never there in f32.
+            vec![gather(Kind::Float, learned)?, gather(storage.compute, whole)?]
+        };
+        let leaves = leaves(&layout, &buffers[buffers.len() - 1], layout.len)?;
         Ok(Self { layout, storage, weights: Leased::new(buffers), leaves, gradient: None })
     }
 
@@ -134,16 +159,17 @@ impl Parameters {
             return Ok(());
         }
         if !self.storage.autograd {
-            self.gradient = Some(Gradient::Own(vec![0.0; self.layout.len]));
+            self.gradient = Some(Gradient::Own(vec![0.0; self.layout.learned]));
             return Ok(());
         }
         let options = |kind| (kind, self.storage.device);
-        let flat = Tensor::f_zeros([self.layout.len as i64], options(Kind::Float))?;
+        let learned = self.layout.learned;
+        let flat = Tensor::f_zeros([learned as i64], options(Kind::Float))?;
         let shadow = (self.storage.compute != Kind::Float)
-            .then(|| Tensor::f_zeros([self.layout.len as i64], options(self.storage.compute)))
+            .then(|| Tensor::f_zeros([learned as i64], options(self.storage.compute)))
             .transpose()?;
-        let target = leaves(&self.layout, shadow.as_ref().unwrap_or(&flat))?;
-        for (key, leaf) in &self.leaves {
+        let target = leaves(&self.layout, shadow.as_ref().unwrap_or(&flat), learned)?;
+        for (key, leaf) in self.leaves.iter().filter(|(key, _)| target.contains_key(*key)) {
             let leaf = leaf.f_set_requires_grad(true)?;
             // libtorch has no call to hand a leaf its gradient. But once there is one, backward passes add to it in
             // place; so let it make one, and put the flat gradient's storage behind that.
@@ -178,28 +204,41 @@ impl Parameters {
         Ok(())
     }
 
-    /// Changes the master weights in place, then the copy that the forward pass uses; nobody reads meanwhile.
+    /// Changes the master weights of what learns in place, then the copy that the forward pass uses; nobody reads
+    /// meanwhile.
     pub(super) fn write(&mut self, change: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
+        let learned = self.layout.learned as i64;
         let written = self.weights.write(WRITE_DEADLINE, |buffers| {
             tch::no_grad(|| {
                 let [master, copies @ ..] = buffers else { return Ok(()) };
-                change(master)?;
-                copies.iter_mut().try_for_each(|copy| Ok(copy.f_copy_(master)?))
+                let mut master = master.f_narrow(0, 0, learned)?;
+                change(&mut master)?;
+                copies
+                    .iter_mut()
+                    .try_for_each(|copy| Ok(copy.f_narrow(0, 0, learned)?.f_copy_(&master)?))
             })
         });
         written.unwrap_or(Err(Error::Deadline { seconds: WRITE_DEADLINE.as_secs_f64() }))
     }
 
-    /// Replaces every weight: all or none.
-    pub(super) fn replace(&mut self, spec: &ModelSpec, weights: &Weights) -> Result<()> {
-        let staged = self.gather(spec, weights)?;
+    /// Replaces all that learns, or nothing.
+    pub(super) fn replace(&mut self, learned: &Weights) -> Result<()> {
+        let staged = self.gather(learned)?;
         self.write(|master| Ok(master.f_copy_(&staged)?))
     }
 
-    /// Copies tensors of the model's names and shapes into a flat buffer like the master's.
-    pub(super) fn gather(&self, spec: &ModelSpec, tensors: &Weights) -> Result<Tensor> {
+    /// Copies tensors of the names and shapes of what learns into a flat buffer like the master's.
+    pub(super) fn gather(&self, tensors: &Weights) -> Result<Tensor> {
+        let spec = |slot: &Slot| TensorSpec { name: slot.name.clone(), shape: slot.shape.clone() };
+        let expected: Vec<TensorSpec> = self.layout.learned_slots().map(spec).collect();
+        tensors.check_coverage(&expected)?;
         let options = (self.weights.buffers()[0].kind(), self.storage.device);
-        gather(spec, &self.layout, tensors, options)
+        gather(&self.layout, &[tensors], self.layout.learned, options)
+    }
+
+    /// Returns the master weights of what learns, for reading.
+    pub(super) fn master(&self) -> Result<Tensor> {
+        Ok(self.weights.buffers()[0].f_narrow(0, 0, self.layout.learned as i64)?)
     }
 
     /// Names the first element that is not finite.
@@ -222,34 +261,36 @@ fn no_gradient() -> Error {
     Error::input("gradient", "computed before an optimizer step", "no training pass")
 }
 
-/// Copies named tensors into a new flat buffer, after checking that they are those of the model, and finite.
+/// Copies named tensors, the last of a name, into a new flat buffer of the first so many elements, after checking that
+/// they are finite.
 fn gather(
-    spec: &ModelSpec,
     layout: &Layout,
-    weights: &Weights,
+    sources: &[&Weights],
+    len: usize,
     (kind, device): (Kind, tch::Device),
 ) -> Result<Tensor> {
-    weights.check_coverage(&spec.tensors())?;
-    let Some(reading) = weights.lease().read(WRITE_DEADLINE) else {
-        return Err(Error::Deadline { seconds: WRITE_DEADLINE.as_secs_f64() });
-    };
-    let flat = Tensor::f_zeros([layout.len as i64], (kind, device))?;
-    for slot in layout.slots() {
-        let Some(tensor) = weights.get(&slot.name) else { continue }; // covered, as checked above
-        let elements = slot.elements() as i64;
-        let bytes = tensor.memory.bytes(&reading);
-        let values = Tensor::f_from_data_size(bytes, &[elements], kind_of(tensor.dtype))?;
-        flat.f_narrow(0, slot.offset as i64, elements)?.f_copy_(&values)?;
+    let flat = Tensor::f_zeros([len as i64], (kind, device))?;
+    for weights in sources {
+        let Some(reading) = weights.lease().read(WRITE_DEADLINE) else {
+            return Err(Error::Deadline { seconds: WRITE_DEADLINE.as_secs_f64() });
+        };
+        for slot in layout.slots().filter(|slot| slot.offset < len) {
+            let Some(tensor) = weights.get(&slot.name) else { continue }; // some source has it
+            let elements = slot.elements() as i64;
+            let bytes = tensor.memory.bytes(&reading);
+            let values = Tensor::f_from_data_size(bytes, &[elements], kind_of(tensor.dtype))?;
+            flat.f_narrow(0, slot.offset as i64, elements)?.f_copy_(&values)?;
+        }
     }
     Parameters::check_finite(layout, &flat, "weight")?;
     Ok(flat)
 }
 
-/// Returns a view into a flat buffer for each group, by its key.
-fn leaves(layout: &Layout, flat: &Tensor) -> Result<HashMap<String, Tensor>> {
+/// Returns a view into a flat buffer of so many elements for each group that lies in it, by its key.
+fn leaves(layout: &Layout, flat: &Tensor, len: usize) -> Result<HashMap<String, Tensor>> {
     let view = |group: &super::layout::Group| {
         let part = flat.f_narrow(0, group.offset() as i64, group.elements() as i64)?;
         Ok((group.key.clone(), part.f_view(group.shape().as_slice())?.f_detach()?))
     };
-    layout.groups.iter().map(view).collect()
+    layout.groups.iter().filter(|group| group.offset() < len).map(view).collect()
 }

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Model, ModelOptions, libtorch};
+use super::{Learns, Model, ModelOptions, libtorch};
 use crate::{
     ffi::memory::{Lease, Memory},
-    model::{Family, Head, ModelSpec, RopeScaling},
-    rollout::{Dtype, WeightTensor, WeightVersion, Weights},
+    model::{Family, Head, Lora, LoraTarget, ModelSpec, RopeScaling},
+    rollout::{Dtype, TensorSpec, WeightTensor, WeightVersion, Weights},
     trainer::batch::PackedBatch,
 };
 
@@ -82,12 +82,16 @@ pub(super) fn weights_with(spec: &ModelSpec, name: &str, index: usize, value: f3
 }
 
 fn build(spec: &ModelSpec, seed: u64, change: impl Fn(&str, &mut [f32])) -> Weights {
+    random(spec.tensors(), seed, change)
+}
+
+fn random(tensors: Vec<TensorSpec>, seed: u64, change: impl Fn(&str, &mut [f32])) -> Weights {
     // Tests run side by side, and these models are too small to share out.
     libtorch::set_threads(1).unwrap();
     let mut rng = StdRng::seed_from_u64(seed);
     let lease = Lease::default();
-    let mut tensors = BTreeMap::new();
-    for tensor in spec.tensors() {
+    let mut all = BTreeMap::new();
+    for tensor in tensors {
         let elements: usize = tensor.shape.iter().product();
         let (mean, spread) =
             if tensor.name.ends_with("norm.weight") { (1.0, 0.3) } else { (0.0, 0.5) };
@@ -95,10 +99,40 @@ fn build(spec: &ModelSpec, seed: u64, change: impl Fn(&str, &mut [f32])) -> Weig
             (0..elements).map(|_| mean + spread * rng.random_range(-1.0..1.0f32)).collect();
         change(&tensor.name, &mut values);
         let memory = Memory::from_vec(values, &lease);
-        tensors
-            .insert(tensor.name, WeightTensor { dtype: Dtype::F32, shape: tensor.shape, memory });
+        all.insert(tensor.name, WeightTensor { dtype: Dtype::F32, shape: tensor.shape, memory });
     }
-    Weights::new(WeightVersion::default(), lease, tensors)
+    Weights::new(WeightVersion::default(), lease, all)
+}
+
+/// An adapter beside some of a layer's matrices, or all of them.
+pub(super) fn lora(targets: &[LoraTarget]) -> Lora {
+    Lora { rank: 3, alpha: 5.0, dropout: 0.0, rslora: false, targets: targets.to_vec() }
+}
+
+/// A random adapter whose B is not zero.
+pub(super) fn adapter(spec: &ModelSpec, lora: &Lora) -> Learns {
+    adapter_with(spec, lora, "", 0, 0.0)
+}
+
+/// The same adapter with one number changed.
+pub(super) fn adapter_with(
+    spec: &ModelSpec,
+    lora: &Lora,
+    name: &str,
+    index: usize,
+    value: f32,
+) -> Learns {
+    let tensors = random(lora.tensors(spec), 3, |tensor, values| {
+        if tensor == name {
+            values[index] = value;
+        }
+    });
+    Learns { adapter: Some((lora.clone(), tensors)), ..Learns::default() }
+}
+
+/// The model of seed 1, of which only a part learns.
+pub(super) fn learning(spec: &ModelSpec, options: ModelOptions, learns: &Learns) -> Model {
+    Model::load_with(spec, &weights(spec, 1), &options, learns).unwrap()
 }
 
 pub(super) fn model(spec: &ModelSpec, options: ModelOptions) -> Model {

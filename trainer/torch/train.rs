@@ -140,8 +140,8 @@ impl Model {
     /// Names the first that is not.
     pub fn check_finite(&self) -> Result<()> {
         let layout = &self.parameters.layout;
-        let master = &self.parameters.weights().buffers()[0];
-        tch::no_grad(|| Parameters::check_finite(layout, master, "weight"))
+        // What does not learn was finite when it was loaded.
+        tch::no_grad(|| Parameters::check_finite(layout, &self.parameters.master()?, "weight"))
     }
 
     /// Sets the gradient to zero.
@@ -193,7 +193,7 @@ impl Model {
     /// Carries the gradient with respect to the stream's end back to the parameters.
     fn backward(&self, trace: &Trace, mut gradient: Tensor) -> Result<()> {
         if !self.options.activation_checkpointing {
-            return pull(&trace.stream[self.layers.len()], &gradient);
+            return pull_if_learned(&trace.stream[self.layers.len()], &gradient);
         }
         for layer in (0..self.layers.len()).rev() {
             let input = cut(&trace.stream[layer])?;
@@ -201,7 +201,7 @@ impl Model {
             pull(&output, &gradient)?;
             gradient = input.f_grad()?;
         }
-        pull(&self.embed(&trace.packed)?, &gradient)
+        pull_if_learned(&self.embed(&trace.packed)?, &gradient)
     }
 
     pub(super) fn chunked_outputs(
@@ -274,6 +274,11 @@ fn check_length(got: usize, rows: usize) -> Result<()> {
 fn seed(outputs: &Tensor, gradient: &[f32]) -> Result<Tensor> {
     let gradient = Tensor::f_from_slice(gradient)?.f_to_device(outputs.device())?;
     Ok(outputs.f_dot(&gradient)?)
+}
+
+/// Does what [`pull`] does, unless nothing on the way learns.
+fn pull_if_learned(output: &Tensor, gradient: &Tensor) -> Result<()> {
+    if output.requires_grad() { pull(output, gradient) } else { Ok(()) }
 }
 
 /// Goes back from `output`, given the gradient with respect to it.

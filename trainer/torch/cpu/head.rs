@@ -159,13 +159,18 @@ impl<E: Format> ScoreHead<'_, E> {
         self.normed.chunks_exact(self.weight.len()).map(score).collect()
     }
 
-    pub(super) fn back(&self, slopes: &[f32], d_normed: &mut [E], gradient: &mut [f32]) {
+    /// Writes the derivative with respect to `normed`, and adds that with respect to the weight, where it learns.
+    pub(super) fn back(&self, slopes: &[f32], d_normed: &mut [E], gradient: Option<&mut [f32]>) {
         let width = self.weight.len();
-        let rows = self.normed.chunks_exact(width).zip(d_normed.chunks_exact_mut(width));
-        for ((row, d_row), slope) in rows.zip(slopes) {
-            for (i, (x, d_x)) in row.iter().zip(d_row).enumerate() {
-                *d_x = E::of(slope * self.weight[i].wide());
-                gradient[i] += slope * x.wide();
+        for (d_row, slope) in d_normed.chunks_exact_mut(width).zip(slopes) {
+            for (d_x, weight) in d_row.iter_mut().zip(self.weight) {
+                *d_x = E::of(slope * weight.wide());
+            }
+        }
+        let Some(gradient) = gradient else { return };
+        for (row, slope) in self.normed.chunks_exact(width).zip(slopes) {
+            for (sum, x) in gradient.iter_mut().zip(row) {
+                *sum += slope * x.wide();
             }
         }
     }

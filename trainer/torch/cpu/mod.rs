@@ -12,6 +12,7 @@
 //! denominators; norms and gates are computed again. Nothing is padded: attention takes sequences as long as they are.
 //! Sums run in an order that does not depend on the number of threads, but for libtorch's.
 
+mod adapter;
 mod attention;
 mod compute;
 mod head;
@@ -116,7 +117,7 @@ impl<E: Format> Cpu<'_, E> {
         self.train(gradient, batch, rows, |_, room, gradient, _| {
             let head = self.score_head(room.normed);
             let slopes = loss(&head.scores())?;
-            head.back(&slopes, room.d_normed, &mut gradient[self.slots.head.weight.clone()]);
+            head.back(&slopes, room.d_normed, gradient.get_mut(self.slots.head.weight.clone()));
             Ok(())
         })
     }
@@ -205,7 +206,9 @@ impl<E: Format> Cpu<'_, E> {
             let sums = (&mut *gradient, &mut buffers.partial);
             pass.norm_back(end, &self.slots.norm, (d_normed, d_end), sums, crew);
 
-            for layer in (0..layers).rev() {
+            // Nobody asks for what lies before the first layer that learns.
+            let first = self.slots.first;
+            for layer in (first..layers).rev() {
                 let (before, after) = streams.split_at_mut(layer + 1);
                 let (input, trace) = (&before[layer][..], &mut traces[trace_of(layer)]);
                 if self.checkpointing {
@@ -213,7 +216,9 @@ impl<E: Format> Cpu<'_, E> {
                 }
                 pass.layer_back(layer, (input, trace), (buffers, d_stream), gradient, crew)?;
             }
-            pass.embed_back(room(d_stream, sequences.len() * self.spec.hidden_size), gradient);
+            if first == 0 {
+                pass.embed_back(room(d_stream, sequences.len() * self.spec.hidden_size), gradient);
+            }
             Ok(())
         })
     }

@@ -36,10 +36,14 @@ impl<E: Format> Pass<'_, E> {
             let rows = out.chunks_mut(rows_of_a_part(slots.outputs) * slots.outputs);
             crew.each(rows.map(|rows| AddBias { rows, bias }));
         }
-        Ok(())
+        match &slots.adapter {
+            Some(adapter) => self.adapter(x, adapter, (out, slots.outputs)),
+            None => Ok(()),
+        }
     }
 
-    /// The way back: writes `d_x = d_out W`, adds `d_out^T x` to the gradient; `scratch` is room for that.
+    /// The way back: writes `d_x = d_out W`, adds `d_out^T x` to the gradient where the weight learns; `scratch` is room
+    /// for that.
     pub(super) fn linear_back(
         &self,
         slots: &Linear,
@@ -51,18 +55,28 @@ impl<E: Format> Pass<'_, E> {
         let weight = Matrix::new(&self.weights[slots.weight.clone()], slots.inputs);
         let d_rows = Matrix::new(d_out, slots.outputs);
         multiply(d_rows, weight, d_x)?;
-        let sums = &mut gradient[slots.weight.clone()];
-        E::accumulate(d_rows.t(), Matrix::new(x, slots.inputs), sums, scratch, crew)?;
-        if let Some(bias) = &slots.bias {
-            let columns = gradient[bias.clone()].chunks_mut(COLUMNS).enumerate();
-            crew.each(columns.map(|(n, sums)| SumRows {
+        // The gradient ends before what does not learn.
+        if let Some(sums) = gradient.get_mut(slots.weight.clone()) {
+            E::accumulate(d_rows.t(), Matrix::new(x, slots.inputs), sums, scratch, crew)?;
+        }
+        if let Some(sums) = slots.bias.clone().and_then(|bias| gradient.get_mut(bias)) {
+            crew.each(sums.chunks_mut(COLUMNS).enumerate().map(|(n, sums)| SumRows {
                 rows: d_out,
                 width: slots.outputs,
                 start: n * COLUMNS,
                 sums,
             }));
         }
-        Ok(())
+        match &slots.adapter {
+            Some(adapter) => self.adapter_back(
+                adapter,
+                (x, d_out, slots.outputs),
+                d_x,
+                (gradient, scratch),
+                crew,
+            ),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn norm<'o>(
@@ -89,7 +103,7 @@ impl<E: Format> Pass<'_, E> {
         (gradient, scratch): (&mut [f32], &mut Vec<f32>),
         crew: &mut Crew,
     ) {
-        let sums = &mut gradient[weight.clone()];
+        let sums = gradient.get_mut(weight.clone());
         let (weight, eps) = (&self.weights[weight.clone()], self.spec.rms_norm_eps as f32);
         let width = weight.len();
         let step = rows_of_a_part(width) * width;
@@ -98,7 +112,9 @@ impl<E: Format> Pass<'_, E> {
         crew.each(parts.zip(partial.chunks_mut(width)).map(|(((x, d_out), d_x), d_weight)| {
             RmsNormBack { x, weight, eps, d_out, d_x, d_weight }
         }));
-        add_up(partial, sums);
+        if let Some(sums) = sums {
+            add_up(partial, sums);
+        }
     }
 
     pub(super) fn gate<'o>(&self, up_gate: &[E], out: &'o mut Vec<E>, crew: &mut Crew) -> &'o [E] {
@@ -175,8 +191,11 @@ impl<E: Format> Pass<'_, E> {
             let mut sums = vec![0.0; both];
             add_up(partial, &mut sums);
             let (d_q, d_k) = sums.split_at(shape.head_dim);
-            add_up(d_q, &mut gradient[q.clone()]);
-            add_up(d_k, &mut gradient[k.clone()]);
+            for (slopes, range) in [(d_q, q), (d_k, k)] {
+                if let Some(sums) = gradient.get_mut(range.clone()) {
+                    add_up(slopes, sums);
+                }
+            }
         }
     }
 

@@ -45,7 +45,7 @@ impl<E: Format> Pass<'_, E> {
     /// The way back through [`Pass::embed`].
     pub(super) fn embed_back(&self, d_stream: &[f32], gradient: &mut [f32]) {
         let width = self.spec.hidden_size;
-        let table = &mut gradient[self.slots.embedding.clone()];
+        let Some(table) = gradient.get_mut(self.slots.embedding.clone()) else { return };
         for (d_row, &token) in d_stream.chunks_exact(width).zip(self.sequences.tokens) {
             let sums = &mut table[token as usize * width..][..width];
             for (sum, d) in sums.iter_mut().zip(d_row) {

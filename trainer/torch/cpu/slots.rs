@@ -1,19 +1,21 @@
-//! Where a pass finds a model's parameters in the flat buffer, and their gradients in theirs.
+//! Where a pass finds a model's parameters in the flat buffer, and their gradients in theirs, which ends where what learns
+//! does.
 
 use std::ops::Range;
 
 use crate::{
     model::{Head, ModelSpec},
-    trainer::torch::layout::Layout,
+    trainer::torch::layout::{AdapterPlace, Layout},
 };
 
-/// `x W^T + b`, W being `[outputs, inputs]`.
+/// `x W^T + b`, W being `[outputs, inputs]`, and what an adapter adds.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     pub(super) weight: Range<usize>,
     pub(super) bias: Option<Range<usize>>,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
+    pub(super) adapter: Option<AdapterPlace>,
 }
 
 /// The parameters of a layer.
@@ -37,6 +39,8 @@ pub(in crate::trainer::torch) struct Slots {
     pub(super) layers: Vec<LayerSlots>,
     pub(super) norm: Range<usize>,
     pub(super) head: Linear,
+    /// The first layer with something that learns, in it or before it.
+    pub(super) first: usize,
 }
 
 impl Slots {
@@ -48,14 +52,35 @@ impl Slots {
             Head::LanguageModel => "lm_head",
             Head::Score => "score",
         };
+        let learns_in = |layer: &usize| {
+            let of = |name: &str| name.starts_with(&format!("model.layers.{layer}."));
+            layout.learned_slots().any(|slot| of(&slot.name))
+        };
+        let embedding = find.range("model.embed_tokens.weight")?;
+        let first = match embedding.start < layout.learned {
+            true => 0,
+            false => (0..spec.num_layers).find(learns_in).unwrap_or(spec.num_layers),
+        };
         Some(Self {
-            embedding: find.range("model.embed_tokens.weight")?,
+            embedding,
+            first,
             layers: (0..spec.num_layers)
                 .map(|layer| find.layer(spec, layer))
                 .collect::<Option<_>>()?,
             norm: find.range("model.norm.weight")?,
             head: find.linear(head)?,
         })
+    }
+
+    /// Returns the same places but for the adapter's, which a pass then leaves out.
+    pub(in crate::trainer::torch) fn without_adapter(&self) -> Self {
+        let mut slots = self.clone();
+        for layer in &mut slots.layers {
+            for linear in [&mut layer.qkv, &mut layer.output, &mut layer.up_gate, &mut layer.down] {
+                linear.adapter = None;
+            }
+        }
+        slots
     }
 }
 
@@ -75,6 +100,7 @@ impl Find<'_> {
             bias: self.range(&format!("{name}.bias")),
             inputs: shape[1] as usize,
             outputs: shape[0] as usize,
+            adapter: self.0.adapter(name),
         })
     }
 

@@ -78,7 +78,7 @@ fn replaced_weights_are_all_replaced() {
     let mut model =
         testing::model(&spec, ModelOptions { compute: Dtype::Bf16, ..ModelOptions::default() });
     let other = testing::weights(&spec, 9);
-    model.replace_weights(&other).unwrap();
+    model.replace_learned(&other).unwrap();
     let batch = testing::batch(&spec);
     let fresh = Model::load(&spec, &other, model.options()).unwrap();
     let options = LogprobOptions::default();
@@ -87,7 +87,7 @@ fn replaced_weights_are_all_replaced() {
         fresh.logprobs(&batch, &options).unwrap()
     );
     let bad = testing::weights_with(&spec, "model.norm.weight", 0, f32::INFINITY);
-    model.replace_weights(&bad).unwrap_err();
+    model.replace_learned(&bad).unwrap_err();
     assert_eq!(
         model.logprobs(&batch, &options).unwrap(),
         fresh.logprobs(&batch, &options).unwrap()

@@ -3,6 +3,7 @@
 mod algorithms;
 mod export;
 mod gradient;
+mod learns;
 mod optimizer;
 mod passes;
 mod scoring;
