@@ -203,8 +203,8 @@ impl Planned for SteerLm2Config {
         });
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
-        let (model, beside) = (model.trained(), (&self.lora, self.ema));
-        let learner = learner((&model, *device), beside, Head::LanguageModel, facts);
+        let beside = (&self.lora, self.ema);
+        let learner = learner((model, *device), beside, Head::LanguageModel, facts);
         let phases = referred((&learner, false), batch, *device, facts);
         MemoryPlan::new("steerlm2", *device, batch, phases)
     }
