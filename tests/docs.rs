@@ -8,7 +8,8 @@ use std::{
 };
 
 use rollforge::config::{
-    self, Config, DpoConfig, EvalConfig, PpoConfig, RewardModelConfig, SftConfig,
+    self, Config, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig,
+    SpinConfig, SteerLm2Config,
 };
 
 fn root() -> &'static Path {
@@ -161,6 +162,9 @@ fn is_known(key: &str) -> bool {
     knows::<SftConfig>(key, RUN)
         || knows::<RewardModelConfig>(key, RUN)
         || knows::<DpoConfig>(key, RUN)
+        || knows::<KtoConfig>(key, RUN)
+        || knows::<SpinConfig>(key, RUN)
+        || knows::<SteerLm2Config>(key, RUN)
         || REWARDS.iter().any(|reward| {
             knows::<PpoConfig>(key, &format!("{RUN}{reward}"))
                 || knows::<EvalConfig>(key, &format!("{EVAL}{reward}"))
@@ -169,12 +173,15 @@ fn is_known(key: &str) -> bool {
 
 /// The words in back quotes that look like keys of ours: the name of a section, a dot, and more names.
 fn keys(page: &str) -> BTreeSet<String> {
-    const SECTIONS: [&str; 20] = [
+    const SECTIONS: [&str; 23] = [
         "model",
         "data",
         "sft",
         "reward_model",
         "dpo",
+        "kto",
+        "spin",
+        "steerlm2",
         "ppo",
         "reward",
         "sampling",
@@ -222,9 +229,17 @@ fn every_option_that_a_page_names_exists() {
     let (intro, _) = coming.split_once("## NeMo-Aligner").unwrap();
     named.extend(keys(intro));
     named.extend(
-        ["algorithms.md", "preference.md", "evaluation.md", "lora.md"]
-            .iter()
-            .flat_map(|name| keys(&page(name))),
+        [
+            "algorithms.md",
+            "preference.md",
+            "kto.md",
+            "spin.md",
+            "steerlm.md",
+            "evaluation.md",
+            "lora.md",
+        ]
+        .iter()
+        .flat_map(|name| keys(&page(name))),
     );
     for path in pages(&["docs/algorithms"]) {
         named.extend(keys(&fs::read_to_string(path).unwrap()));
