@@ -41,7 +41,7 @@ soak: deps  ## a small asynchronous run for an hour (SOAK_MINUTES): memory, thre
 test-browser: deps  ## the report and the live page in headless Chromium (needs the package chromium)
 	ci/browser.sh
 
-learning: deps  ## every algorithm on one small task, beside its negative control: the table of docs/learning.md
+learning: deps  ## what learns from data, on one small task, beside its negative control: the table of docs/learning.md
 	$(CARGO) run --release --example learning
 
 bench: deps  ## the whole set, beside its peers where benches/peers/setup.sh has made them, into benches/results

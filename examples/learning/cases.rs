@@ -1,10 +1,10 @@
-//! Every algorithm on one small task: a model that answers a digit with any digit is to answer with the same. And its negative
-//! control: data, labels or rewards that have nothing to do with the prompt.
+//! Every algorithm that learns from a data set, on one small task: a model that answers a digit with any digit is to answer with the same. And its negative
+//! control: data or labels that have nothing to do with the prompt.
 
 use std::{fmt::Write, fs, sync::Arc, time::Instant};
 
 use rollforge::{
-    config::{DpoConfig, KtoConfig, PpoConfig, SpinConfig},
+    config::{DpoConfig, KtoConfig, SpinConfig},
     engine::{Engine, EngineConfig, Request, SamplingParams},
     rollout::{Prompt, PromptId},
     run::{self, Silent, model_directory},
@@ -33,8 +33,6 @@ enum Command {
     Dpo,
     Kto,
     Spin,
-    Ppo,
-    Distill,
 }
 
 /// What an algorithm came to.
@@ -51,7 +49,7 @@ const fn case(name: &'static str, command: Command, options: &'static str) -> Ca
     Case { name, command, options }
 }
 
-pub(crate) const CASES: [Case; 24] = [
+pub(crate) const CASES: [Case; 12] = [
     case("SFT", Command::Sft, "sft.epochs = 30\nsft.batch_size = 50\noptimizer.lr = 0.005\n"),
     case("DPO", Command::Dpo, ""),
     case("cDPO", Command::Dpo, "dpo.label_smoothing = 0.1\n"),
@@ -68,22 +66,6 @@ pub(crate) const CASES: [Case; 24] = [
     ),
     case("KTO", Command::Kto, ""),
     case("SPIN", Command::Spin, ""),
-    case("PPO", Command::Ppo, "ppo.mini_batches = 2\n"),
-    case("GRPO", Command::Ppo, "ppo.preset = 'grpo'\n"),
-    case("Dr.GRPO", Command::Ppo, "ppo.preset = 'dr_grpo'\n"),
-    case("DAPO", Command::Ppo, "ppo.preset = 'dapo'\nppo.filter_groups = true\n"),
-    case("GSPO", Command::Ppo, "ppo.preset = 'gspo'\n"),
-    case("CISPO", Command::Ppo, "ppo.preset = 'cispo'\n"),
-    case("RLOO", Command::Ppo, "ppo.preset = 'rloo'\n"),
-    case("REINFORCE++", Command::Ppo, "ppo.preset = 'reinforce_pp'\n"),
-    case(
-        "REINFORCE++-baseline",
-        Command::Ppo,
-        "ppo.preset = 'reinforce_pp'\nppo.advantage = 'reinforce_baseline'\n",
-    ),
-    case("rejection sampling", Command::Ppo, "ppo.preset = 'rejection_sampling'\n"),
-    case("online DPO", Command::Ppo, "ppo.preset = 'online_dpo'\n"),
-    case("on-policy distillation", Command::Distill, ""),
 ];
 
 /// Makes the model and every data file.
@@ -179,29 +161,6 @@ impl Case {
                 );
                 run::spin(&world.config::<SpinConfig>(name, "guess", &more), launch(observer))
                     .unwrap();
-            }
-            Command::Distill => {
-                // The teacher has learned the answers; that of the control says any digit, as the student does.
-                let teacher = if right { "teacher" } else { "guess" };
-                if right {
-                    let more = "sft.epochs = 60\nsft.batch_size = 50\noptimizer.lr = 0.005\n";
-                    let data = "data.train = 'same.jsonl'\ndata.append_eos = false\n";
-                    world.sft(teacher, "guess", &format!("{data}{more}"));
-                }
-                let more = format!(
-                    "data.train = '{rows}.jsonl'\nreward = {{ kind = 'none' }}\nmodel.reference = '{teacher}'\n\
-                     sampling.ignore_eos = true\nsampling.max_new_tokens = 1\nppo.preset = 'distillation'\n\
-                     ppo.samples_per_prompt = 8\nppo.iterations = 80\nppo.prompts_per_iteration = 20\n"
-                );
-                run::ppo(&world.config::<PpoConfig>(name, "guess", &more), launch(observer))
-                    .unwrap();
-            }
-            Command::Ppo => {
-                let more = format!(
-                    "ppo.samples_per_prompt = 8\nppo.iterations = 20\nppo.epochs = 1\n\
-                     ppo.prompts_per_iteration = 20\n{options}"
-                );
-                world.ppo_of_digits(name, "guess", rows, &more);
             }
         }
     }
