@@ -11,9 +11,6 @@ pub trait OfflineConfig: Config {
     /// The algorithm's options.
     type Options;
 
-    /// The algorithm's section.
-    const SECTION: &'static str;
-
     /// Returns the algorithm's options.
     fn options(&self) -> &Self::Options;
 
@@ -156,8 +153,6 @@ macro_rules! offline_config {
 
         impl crate::config::OfflineConfig for $name {
             type Options = $options;
-
-            const SECTION: &'static str = stringify!($section);
 
             fn options(&self) -> &$options {
                 &self.$section

@@ -17,7 +17,7 @@ offline_config! {
     SpinConfig {
         spin: SpinOptions,
         model: ModelConfig,
-        /// What it is trained on: `messages`, or `prompt` and `completion`. Held-out data are not looked at.
+        /// What it is trained on: `messages`, or `prompt` and `completion`. Nothing is held out.
         data,
         /// How each iteration learns from its pairs. Default `beta`: 0.1.
         dpo: DpoOptions,
@@ -84,6 +84,9 @@ impl Config for SpinConfig {
         within("dpo", self.dpo.validate())?;
         self.sampling.validate()?;
         self.engine.validate().map_err(engine_violation)?;
+        let rule = "unset, for nothing is measured on held-out data";
+        let held_out = self.data.eval.first().map_or(Path::new(""), |file| file.as_path());
+        Violation::unless(self.data.eval.is_empty(), "data.eval", rule, held_out.display())?;
         let rule = "0, for there are no held-out pairs";
         Violation::unless(self.dpo.eval_every == 0, "dpo.eval_every", rule, self.dpo.eval_every)
     }

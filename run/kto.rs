@@ -38,10 +38,13 @@ pub fn kto(config: &KtoConfig, launch: Launch<'_>) -> Result<KtoOutcome> {
     let lengths = |samples: &[LabeledSample]| samples.iter().map(Length::of_labeled).collect();
     let (ready, begun) = offline::begin(config, &launch, lengths)?;
     let samples = &begun.samples;
-    for (what, samples) in [("training", &samples.train), ("held-out", &samples.eval)] {
+    let data = &config.data;
+    for (files, samples) in [(&data.train, &samples.train), (&data.eval, &samples.eval)] {
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         ensure!(
             samples.len() != 1,
-            "the {what} data must have at least 2 completions, one to be mismatched with the other, got 1"
+            "{}: must have at least 2 completions that can be used, one to be mismatched with the other, got 1",
+            names.join(", ")
         );
     }
     let most = config.data.max_tokens.min(begun.base.spec().max_positions);

@@ -98,6 +98,17 @@ fn a_reference_that_is_another_model_is_what_the_policy_is_compared_with() {
 }
 
 #[test]
+fn with_an_adapter_the_reference_is_the_policy_without_it() {
+    let world = world();
+    let more = "lora.rank = 2\nkto.batch_size = 80\nkto.epochs = 3\n";
+    run::kto(&config(&world, "adapter", more), launch(&mut Silent)).unwrap();
+    let lines = world.metrics("adapter");
+    assert_eq!((column(&lines, "kl")[0], column(&lines, "loss")[0]), (0.0, 0.5));
+    assert!(column(&lines, "rewards/chosen")[2] != 0.0, "the adapter moves");
+    assert!(world.path("adapter/checkpoints/step_3/adapter/adapter_config.json").is_file());
+}
+
+#[test]
 fn rows_and_files_that_cannot_be_used_are_named() {
     let world = world();
     let bad = |rows: &str| {
@@ -112,5 +123,5 @@ fn rows_and_files_that_cannot_be_used_are_named() {
         "{said}"
     );
     let said = bad("{\"prompt\": \"1\", \"completion\": \"1\", \"label\": true}\n");
-    assert!(said.contains("training data must have at least 2 completions"), "{said}");
+    assert!(said.contains("bad.jsonl: must have at least 2 completions"), "{said}");
 }

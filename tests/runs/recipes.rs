@@ -18,10 +18,12 @@ fn small<T: Config>(world: &World, recipe: &Recipe, data: &str, more: &[&str]) -
         "threads=1".to_owned(),
         "model.path=guess".to_owned(),
         format!("data.train={data}.jsonl"),
-        format!("data.eval={data}.jsonl"),
         "data.max_tokens=16".to_owned(),
         "checkpoint.every=0".to_owned(),
     ];
+    if recipe.command != RecipeCommand::Spin {
+        overrides.push(format!("data.eval={data}.jsonl"));
+    }
     overrides.extend(more.iter().map(ToString::to_string));
     let read = config::parse(recipe.name, recipe.text.into(), world.0.path(), &overrides);
     read.unwrap_or_else(|error| panic!("{error}"))

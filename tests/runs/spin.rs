@@ -87,4 +87,8 @@ fn data_without_answers_are_refused_before_anything_is_written() {
     );
     assert!(said.contains("next.jsonl") && said.contains("\"completion\""), "{said}");
     assert!(!world.path("refused").exists());
+    let text = "output_dir = 'a'\nmodel.path = 'b'\ndata.train = 'c'\ndata.eval = 'd.jsonl'\n";
+    let read = rollforge::config::parse::<SpinConfig>("x.toml", text.into(), "/".as_ref(), &[]);
+    let said = read.unwrap_err().to_string();
+    assert!(said.contains("data.eval must be unset") && said.contains("d.jsonl"), "{said}");
 }
