@@ -83,5 +83,10 @@ fn contradictions_are_refused_by_name() {
         rule_broken_by("policy_loss = 'cispo'\ndual_clip = 3.0"),
         "dual_clip must be 0 unless policy_loss is `ppo` or `gspo`, got 3"
     );
+    let pairs = "preset = 'online_dpo'\nsamples_per_prompt = 2\n";
+    for (key, more) in [("epochs", "epochs = 2"), ("mini_batches", "mini_batches = 2")] {
+        let said = rule_broken_by(&format!("{pairs}{more}"));
+        assert_eq!(said, format!("{key} must be 1 where advantage is `online_dpo`, got 2"));
+    }
     assert_eq!(rule_broken_by("gamma = nan"), "gamma must be from 0 to 1, got NaN");
 }

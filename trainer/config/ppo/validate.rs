@@ -143,12 +143,9 @@ impl PpoOptions {
             "another one",
         )?;
         // The derivative is that at the weights which sampled: after a step it would be another.
-        ensure(
-            !pairs || self.steps_per_iteration() == 1,
-            "epochs",
-            "1, as mini_batches, where advantage is `online_dpo`",
-            self.epochs(),
-        )
+        let rule = "1 where advantage is `online_dpo`";
+        ensure(!pairs || self.epochs() == 1, "epochs", rule, self.epochs())?;
+        ensure(!pairs || self.mini_batches == 1, "mini_batches", rule, self.mini_batches)
     }
 
     fn validate_values(&self) -> Result<(), OptionError> {
