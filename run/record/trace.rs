@@ -145,8 +145,12 @@ impl Trace {
     /// Returns how busy engine and trainer were since this was last asked. `None` where nobody generated or waited, as
     /// where there is no engine.
     pub fn ratios(&self) -> Option<Ratios> {
+        self.ratios_at(Instant::now())
+    }
+
+    fn ratios_at(&self, now: Instant) -> Option<Ratios> {
         let mut open = self.0.lock();
-        let now = open.microseconds(Instant::now());
+        let now = open.microseconds(now);
         let stretch = std::mem::replace(&mut open.since, now)..now;
         let spans = std::mem::take(&mut open.recent);
         let shared = |span: &Span| matches!(span.lane, Lane::Generate | Lane::Wait);
@@ -288,16 +292,17 @@ mod tests {
     #[test]
     fn ratios_are_those_since_they_were_last_asked_for() {
         let trace = Trace::off();
-        let now = Instant::now();
-        assert_eq!(trace.ratios(), None);
-        trace.span((Lane::Train, "update"), (now, now + Duration::from_secs(9)), 1).unwrap();
-        assert_eq!(trace.ratios(), None);
-        trace.span((Lane::Wait, "gen"), (now - Duration::from_secs(9), now), 1).unwrap();
-        let ratios = trace.ratios().unwrap();
-        assert!(
-            (0.0..=1.0).contains(&ratios.trainer_idle) && ratios.engine_idle == 1.0,
-            "{ratios:?}"
-        );
-        assert_eq!(trace.ratios(), None);
+        let began = trace.0.lock().epoch.0;
+        let at = |s| began + Duration::from_secs(s);
+        assert_eq!(trace.ratios_at(at(1)), None);
+        trace.span((Lane::Train, "update"), (at(1), at(4)), 1).unwrap();
+        assert_eq!(trace.ratios_at(at(4)), None);
+        // A second of this wait lies before the stretch.
+        trace.span((Lane::Wait, "gen"), (at(3), at(6)), 1).unwrap();
+        let expected = Ratios { trainer_idle: 0.5, engine_idle: 1.0, overlap: 0.0 };
+        assert_eq!(trace.ratios_at(at(8)), Some(expected));
+        assert_eq!(trace.ratios_at(at(9)), None);
+        trace.span((Lane::Wait, "gen"), (at(8), at(9)), 2).unwrap();
+        assert_eq!(trace.ratios_at(at(9)), None, "a stretch of no time has no shares");
     }
 }
