@@ -55,7 +55,7 @@ fn batch(case: &Case) -> PackedBatch {
 fn step(model: &mut Model, optimizer: &mut AdamW, batch: &PackedBatch) {
     let mean = |outputs: &TokenLogprobs| {
         let count = outputs.logprobs.len();
-        TokenGradient { logprobs: vec![-1.0 / count as f32; count], entropy: vec![] }
+        TokenGradient { logprobs: vec![-1.0 / count as f32; count], ..TokenGradient::default() }
     };
     model.train_logprobs(batch, &LogprobOptions::default(), mean).expect("a training pass");
     optimizer.step(model, 1e-4).expect("an optimizer step");

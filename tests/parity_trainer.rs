@@ -76,7 +76,8 @@ impl Golden {
             }
         }
         let selected = (0..tokens.len()).collect();
-        let batch = PackedBatch { lengths: vec![tokens.len()], tokens, selected };
+        let batch =
+            PackedBatch { lengths: vec![tokens.len()], tokens, selected, candidates: vec![] };
         Self { checkpoint, batch, tensors }
     }
 
@@ -114,7 +115,7 @@ impl Golden {
                     loss = -outputs.logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() * scale;
                     TokenGradient {
                         logprobs: vec![-scale as f32; outputs.logprobs.len()],
-                        entropy: vec![],
+                        ..TokenGradient::default()
                     }
                 };
                 model.train_logprobs(&batch, &LogprobOptions::default(), mean).unwrap();

@@ -161,7 +161,12 @@ fn adapters(root: &Path) -> Vec<PathBuf> {
         let options = ModelOptions::default();
         let model = torch::Model::load_with(spec, &weights, &options, &learns).unwrap();
         let selected = (0..TOKENS.len()).collect();
-        let batch = PackedBatch { tokens: TOKENS.to_vec(), lengths: vec![TOKENS.len()], selected };
+        let batch = PackedBatch {
+            tokens: TOKENS.to_vec(),
+            lengths: vec![TOKENS.len()],
+            selected,
+            candidates: vec![],
+        };
         let outputs = match spec.head {
             Head::LanguageModel => model.logits(&batch).unwrap(),
             Head::Score => model.scores(&batch).unwrap(),

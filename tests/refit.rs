@@ -58,7 +58,7 @@ impl Pair {
         let tokens: Vec<u32> = (0..20).map(|t| (t * t * 7 + t * seed + 3) % 59).collect();
         let mut loss = |tokens: &rollforge::trainer::learner::TokenLogprobs| TokenGradient {
             logprobs: vec![-1.0 / tokens.logprobs.len() as f32; tokens.logprobs.len()],
-            entropy: vec![],
+            ..TokenGradient::default()
         };
         let batch = batch(&tokens);
         self.policy.train_logprobs(&batch, &LogprobOptions::at(1.0), &mut loss).unwrap();

@@ -28,6 +28,9 @@ pub struct PackedBatch {
     /// Indices into `tokens` of the rows that predict a token of interest: row `i` predicts `tokens[i + 1]`, which
     /// belongs to the same sequence. Ascending.
     pub selected: Vec<usize>,
+    /// Tokens whose log-probs are wanted beside that of the next one: as many for each selected row, one row after the
+    /// other, none of them twice in a row. Usually empty.
+    pub candidates: Vec<u32>,
 }
 
 impl PackedBatch {
@@ -64,6 +67,11 @@ impl PackedBatch {
     /// Returns the token that each selected row predicts.
     pub fn targets(&self) -> impl Iterator<Item = u32> + '_ {
         self.selected.iter().map(|&row| self.tokens[row + 1])
+    }
+
+    /// Returns how many candidates each selected row has.
+    pub fn candidates_per_row(&self) -> usize {
+        self.candidates.len() / self.selected.len().max(1)
     }
 
     /// Returns the row of each sequence's last token.

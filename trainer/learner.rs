@@ -53,6 +53,8 @@ pub struct TokenLogprobs {
     pub entropy: Vec<f32>,
     /// Whether it is the most probable token; empty unless asked for.
     pub top: Vec<bool>,
+    /// The log-probability of each of [`PackedBatch::candidates`] (nats), in their order.
+    pub candidates: Vec<f32>,
 }
 
 /// A loss's derivatives with respect to [`TokenLogprobs`].
@@ -62,6 +64,17 @@ pub struct TokenGradient {
     pub logprobs: Vec<f32>,
     /// With respect to each entropy; empty where the loss does not depend on them.
     pub entropy: Vec<f32>,
+    /// With respect to each candidate's log-prob; empty where the loss does not depend on them.
+    pub candidates: Vec<f32>,
+}
+
+/// The most probable tokens of each selected row, the most probable first; of equals the one with the smaller id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopLogprobs {
+    /// Their ids, as many for each row, one row after the other.
+    pub ids: Vec<u32>,
+    /// Their log-probabilities (nats), of the whole vocabulary.
+    pub logprobs: Vec<f32>,
 }
 
 /// Gradients that have been added up, on their way into the weights.
@@ -108,6 +121,20 @@ pub trait LanguageModel {
         batch: &PackedBatch,
         options: &LogprobOptions,
     ) -> Result<TokenLogprobs, Error>;
+}
+
+/// A model of the next token that others learn from.
+pub trait Teacher {
+    /// Computes each selected row's `count` most probable next tokens. Rows need no next token.
+    ///
+    /// # Errors
+    /// When the vocabulary has no `count` tokens, or `count` is 0; otherwise as [`LanguageModel::logprobs`].
+    fn top_logprobs(
+        &self,
+        batch: &PackedBatch,
+        count: usize,
+        temperature: f64,
+    ) -> Result<TopLogprobs, Error>;
 }
 
 /// A model of the next token that learns.

@@ -7,7 +7,7 @@ use super::{
     batch::PackedBatch,
     learner::{
         Entropy, LanguageLearner, LanguageModel, Learner, LogprobOptions, ScoreLearner, ScoreModel,
-        TokenGradient, TokenLogprobs,
+        Teacher, TokenGradient, TokenLogprobs, TopLogprobs,
     },
     loss::{entropy, log_softmax},
 };
@@ -73,7 +73,8 @@ impl LanguageModel for Bigram {
         options: &LogprobOptions,
     ) -> Result<TokenLogprobs, Error> {
         let mut out = TokenLogprobs::default();
-        for (&row, target) in batch.selected.iter().zip(batch.targets()) {
+        let each = batch.candidates_per_row();
+        for (n, (&row, target)) in batch.selected.iter().zip(batch.targets()).enumerate() {
             let logits = &self.table.weights[self.row(batch.tokens[row])];
             let all = log_softmax(logits, options.temperature);
             let logprob = all[target as usize];
@@ -84,8 +85,29 @@ impl LanguageModel for Bigram {
             if options.top {
                 out.top.push(all.iter().all(|&other| other <= logprob));
             }
+            let candidates = &batch.candidates[n * each..][..each];
+            out.candidates.extend(candidates.iter().map(|&id| all[id as usize] as f32));
         }
         Ok(out)
+    }
+}
+
+impl Teacher for Bigram {
+    fn top_logprobs(
+        &self,
+        batch: &PackedBatch,
+        count: usize,
+        temperature: f64,
+    ) -> Result<TopLogprobs, Error> {
+        let mut top = TopLogprobs::default();
+        for &row in &batch.selected {
+            let all = log_softmax(&self.table.weights[self.row(batch.tokens[row])], temperature);
+            let mut ids: Vec<u32> = (0..self.vocab as u32).collect();
+            ids.sort_by(|&a, &b| all[b as usize].total_cmp(&all[a as usize]));
+            top.ids.extend(&ids[..count]);
+            top.logprobs.extend(ids[..count].iter().map(|&id| all[id as usize] as f32));
+        }
+        Ok(top)
     }
 }
 
@@ -97,17 +119,25 @@ impl LanguageLearner for Bigram {
         loss: &mut dyn FnMut(&TokenLogprobs) -> TokenGradient,
     ) -> Result<(), Error> {
         let gradients = loss(&self.logprobs(batch, options)?);
+        let each = batch.candidates_per_row();
         for (n, (&row, target)) in batch.selected.iter().zip(batch.targets()).enumerate() {
             let range = self.row(batch.tokens[row]);
             let logits = &self.table.weights[range.clone()];
             let all = log_softmax(logits, options.temperature);
             let (_, spread) = entropy(logits, options.temperature);
+            let places = n * each..(n + 1) * each;
+            let candidates = &batch.candidates[places.clone()];
+            let of_candidates = gradients.candidates.get(places).unwrap_or_default();
             for (j, slot) in self.table.gradient[range].iter_mut().enumerate() {
                 let onehot = f64::from(j == target as usize);
                 let slope = (onehot - all[j].exp()) / options.temperature;
                 *slot += f64::from(gradients.logprobs[n]) * slope;
                 if let Some(&weight) = gradients.entropy.get(n) {
                     *slot += f64::from(weight) * spread[j];
+                }
+                for (&id, &weight) in candidates.iter().zip(of_candidates) {
+                    let onehot = f64::from(j == id as usize);
+                    *slot += f64::from(weight) * (onehot - all[j].exp()) / options.temperature;
                 }
             }
         }

@@ -134,7 +134,7 @@ fn steps(
 fn learn(model: &mut Model, batch: &PackedBatch) -> Result<()> {
     let mean = |outputs: &TokenLogprobs| {
         let count = outputs.logprobs.len();
-        TokenGradient { logprobs: vec![-1.0 / count as f32; count], entropy: vec![] }
+        TokenGradient { logprobs: vec![-1.0 / count as f32; count], ..TokenGradient::default() }
     };
     Ok(model.train_logprobs(batch, &LogprobOptions::default(), mean)?)
 }

@@ -20,6 +20,26 @@ pub(super) struct Outputs {
     pub(super) entropy: Option<Tensor>,
     /// Whether the token is the most probable one: 1 or 0.
     pub(super) top: Option<Tensor>,
+    /// `[rows x candidates]`
+    pub(super) candidates: Option<Tensor>,
+}
+
+/// The tokens whose log-probs are wanted.
+#[derive(Debug)]
+pub(super) struct Aims {
+    /// The token after each row: `[rows]`.
+    pub(super) targets: Tensor,
+    /// `[rows, candidates]`, where there are any.
+    pub(super) candidates: Option<Tensor>,
+}
+
+impl Aims {
+    /// Returns those of some of the rows.
+    pub(super) fn part(&self, rows: &Range<usize>) -> Result<Self> {
+        let part = |tensor: &Tensor| tensor.f_narrow(0, rows.start as i64, rows.len() as i64);
+        let candidates = self.candidates.as_ref().map(part).transpose()?;
+        Ok(Self { targets: part(&self.targets)?, candidates })
+    }
 }
 
 /// The final norm and the projection.
@@ -44,18 +64,15 @@ impl HeadLayer {
         (0..rows).step_by(step).map(|start| start..rows.min(start + step)).collect()
     }
 
-    /// Maps the residual stream `[rows, hidden]` and the next tokens `[rows]` to log-probs.
+    /// Maps the residual stream `[rows, hidden]` and the tokens that are wanted to log-probs.
     pub(super) fn logprobs(
         &self,
         rows: &Tensor,
-        targets: &Tensor,
+        aims: &Aims,
         options: &LogprobOptions,
     ) -> Result<Outputs> {
-        let logits = match options.temperature {
-            1.0 => self.logits(rows)?,
-            temperature => self.logits(rows)?.f_div_scalar(temperature)?,
-        };
-        let all = logits.f_log_softmax(-1, Kind::Float)?;
+        let targets = &aims.targets;
+        let all = self.all_logprobs(rows, options.temperature)?;
         let logprobs = all.f_gather(1, &targets.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
         let top = || all.f_argmax(-1, false)?.f_eq_tensor(targets);
         let entropy = match options.entropy {
@@ -63,7 +80,18 @@ impl HeadLayer {
             Entropy::Measure => Some(tch::no_grad(|| entropy(&all))?),
             Entropy::Train => Some(entropy(&all)?),
         };
-        Ok(Outputs { logprobs, entropy, top: options.top.then(top).transpose()? })
+        let gather = |ids: &Tensor| all.f_gather(1, ids, false)?.f_flatten(0, -1);
+        let candidates = aims.candidates.as_ref().map(gather).transpose()?;
+        Ok(Outputs { logprobs, entropy, top: options.top.then(top).transpose()?, candidates })
+    }
+
+    /// Maps the residual stream `[rows, hidden]` to the log-probs of all tokens `[rows, vocab]`.
+    pub(super) fn all_logprobs(&self, rows: &Tensor, temperature: f64) -> Result<Tensor> {
+        let logits = match temperature {
+            1.0 => self.logits(rows)?,
+            temperature => self.logits(rows)?.f_div_scalar(temperature)?,
+        };
+        Ok(logits.f_log_softmax(-1, Kind::Float)?)
     }
 
     /// Maps the residual stream `[rows, hidden]` to logits, in f32.
@@ -80,11 +108,11 @@ impl HeadLayer {
 }
 
 /// Checks that the logits can be divided by the temperature.
-pub(super) fn check(options: &LogprobOptions) -> Result<()> {
-    if options.temperature.is_finite() && options.temperature > 0.0 {
+pub(super) fn check(temperature: f64) -> Result<()> {
+    if temperature.is_finite() && temperature > 0.0 {
         return Ok(());
     }
-    Err(Error::input("temperature", "positive", options.temperature))
+    Err(Error::input("temperature", "positive", temperature))
 }
 
 /// `-sum_v p_v log p_v` of each row of log-probs.

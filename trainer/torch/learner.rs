@@ -6,8 +6,8 @@ use crate::trainer::{
     batch::PackedBatch,
     config::OptimizerConfig,
     learner::{
-        LanguageLearner, LanguageModel, Learner, LogprobOptions, ScoreLearner, ScoreModel,
-        TokenGradient, TokenLogprobs,
+        LanguageLearner, LanguageModel, Learner, LogprobOptions, ScoreLearner, ScoreModel, Teacher,
+        TokenGradient, TokenLogprobs, TopLogprobs,
     },
 };
 
@@ -82,6 +82,17 @@ impl LanguageModel for Model {
         options: &LogprobOptions,
     ) -> Result<TokenLogprobs, Error> {
         Ok(Self::logprobs(self, batch, options)?)
+    }
+}
+
+impl Teacher for Model {
+    fn top_logprobs(
+        &self,
+        batch: &PackedBatch,
+        count: usize,
+        temperature: f64,
+    ) -> Result<TopLogprobs, Error> {
+        Ok(Self::top_logprobs(self, batch, count, temperature)?)
     }
 }
 

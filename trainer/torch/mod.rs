@@ -6,7 +6,7 @@
 //!
 //! | pass | numbers | closure returns |
 //! |------|---------|-----------------|
-//! | [`Model::train_logprobs`] | log-prob (and entropy) of each selected token | gradient per token |
+//! | [`Model::train_logprobs`] | log-prob (entropy, candidates' log-probs) of each selected token | gradient per number |
 //! | [`Model::train_values`] | value at each selected row | gradient per row |
 //! | [`Model::train_scores`] | score of each sequence | gradient per sequence |
 //!
@@ -14,7 +14,7 @@
 //! autograd, which also judges ours ([`ModelOptions::autograd`]).
 //!
 //! Each adds to the model's gradient, so micro-batches accumulate, and [`AdamW::step`] spends it. The same numbers
-//! without a gradient: [`Model::logprobs`], [`Model::values`], [`Model::scores`].
+//! without a gradient: [`Model::logprobs`], [`Model::values`], [`Model::scores`]; and [`Model::top_logprobs`], which others learn from.
 
 mod attention;
 mod cpu;

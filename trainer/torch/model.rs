@@ -6,7 +6,7 @@ use super::{
     Error, Result,
     attention::{Attention, Shape},
     cpu::{Cpu, Format, Slots},
-    head::{HeadLayer, MAX_LOGITS, check, to_host},
+    head::{Aims, HeadLayer, MAX_LOGITS, check, to_host},
     in_format,
     layer::{Adapter, Layer, Linear, Norm},
     layout::AdapterPlace,
@@ -22,7 +22,7 @@ use crate::{
     trainer::{
         batch::PackedBatch,
         config::Device,
-        learner::{LogprobOptions, TokenLogprobs},
+        learner::{LogprobOptions, TokenLogprobs, TopLogprobs},
     },
 };
 
@@ -183,17 +183,56 @@ impl Model {
         options: &LogprobOptions,
     ) -> Result<TokenLogprobs> {
         self.check_head(Head::LanguageModel)?;
-        check(options)?;
+        check(options.temperature)?;
         if let Some(slots) = slots {
             self.check_batch(batch, &batch.selected)?;
-            self.check_targets(batch)?;
+            self.check_aims(batch)?;
             return in_format!(self.parameters.storage.compute, E => {
                 self.own::<E>(slots)?.logprobs(batch, options)
             });
         }
         tch::no_grad(|| {
             let rows = self.rows(layers, batch, &batch.selected)?;
-            self.chunked_outputs(&rows, &self.targets(batch)?, options)
+            self.chunked_outputs(&rows, &self.aims(batch)?, options)
+        })
+    }
+
+    /// Returns each selected row's `count` most probable next tokens.
+    ///
+    /// # Errors
+    /// As [`Model::logprobs`]; when the vocabulary has no `count` tokens, or `count` is 0.
+    pub fn top_logprobs(
+        &self,
+        batch: &PackedBatch,
+        count: usize,
+        temperature: f64,
+    ) -> Result<TopLogprobs> {
+        self.check_head(Head::LanguageModel)?;
+        check(temperature)?;
+        if count == 0 || count > self.spec.vocab_size {
+            let rule = format!("from 1 to the vocabulary's {}", self.spec.vocab_size);
+            return Err(Error::input("most probable tokens", rule, count));
+        }
+        if let Some(slots) = &self.slots {
+            self.check_batch(batch, &batch.selected)?;
+            return in_format!(self.parameters.storage.compute, E => {
+                self.own::<E>(slots)?.top_logprobs(batch, count, temperature)
+            });
+        }
+        tch::no_grad(|| {
+            let rows = self.rows(&self.layers, batch, &batch.selected)?;
+            let mut top = TopLogprobs::default();
+            for chunk in self.head.chunks(batch.selected.len()) {
+                let rows = rows.f_narrow(0, chunk.start as i64, chunk.len() as i64)?;
+                let all = self.head.all_logprobs(&rows, temperature)?;
+                // A stable sort keeps the smaller id before its equals, which libtorch's top-k does not promise.
+                let (logprobs, ids) = all.f_sort_stable(true, -1, true)?;
+                let most = |tensor: Tensor| to_host(&tensor.f_narrow(1, 0, count as i64)?);
+                top.logprobs.extend(most(logprobs)?);
+                // As numbers of f32, which has every id below 2^24.
+                top.ids.extend(most(ids)?.into_iter().map(|id| id as u32));
+            }
+            Ok(top)
         })
     }
 
@@ -303,27 +342,44 @@ impl Model {
     pub(super) fn each_chunk(
         &self,
         rows: &Tensor,
-        targets: &Tensor,
-        mut visit: impl FnMut(&Tensor, &Tensor) -> Result<()>,
+        aims: &Aims,
+        mut visit: impl FnMut(&Tensor, &Aims) -> Result<()>,
     ) -> Result<()> {
         for chunk in self.head.chunks(rows.size()[0] as usize) {
             let (start, len) = (chunk.start as i64, chunk.len() as i64);
-            visit(&rows.f_narrow(0, start, len)?, &targets.f_narrow(0, start, len)?)?;
+            visit(&rows.f_narrow(0, start, len)?, &aims.part(&chunk)?)?;
         }
         Ok(())
     }
 
-    /// Checks that each selected row has a next token.
-    pub(super) fn check_targets(&self, batch: &PackedBatch) -> Result<()> {
-        match batch.selected.iter().find(|&&row| row + 1 >= batch.tokens.len()) {
-            Some(row) => Err(Error::input("selected", "a row with a next token", row)),
+    /// Checks that each selected row has a next token, and as many candidates as the others.
+    pub(super) fn check_aims(&self, batch: &PackedBatch) -> Result<()> {
+        if let Some(row) = batch.selected.iter().find(|&&row| row + 1 >= batch.tokens.len()) {
+            return Err(Error::input("selected", "a row with a next token", row));
+        }
+        let (rows, candidates) = (batch.selected.len(), batch.candidates.len());
+        if candidates != rows * batch.candidates_per_row() {
+            let rule = format!("as many for each of {rows} rows");
+            return Err(Error::input("candidates", rule, candidates));
+        }
+        let vocab = self.spec.vocab_size;
+        match batch.candidates.iter().find(|&&id| id as usize >= vocab) {
+            Some(id) => Err(Error::input("candidates", format!("below {vocab}"), id)),
             None => Ok(()),
         }
     }
 
-    pub(super) fn targets(&self, batch: &PackedBatch) -> Result<Tensor> {
-        self.check_targets(batch)?;
-        indices(&batch.targets().map(i64::from).collect::<Vec<_>>(), self.device())
+    pub(super) fn aims(&self, batch: &PackedBatch) -> Result<Aims> {
+        self.check_aims(batch)?;
+        let ids = |ids: &mut dyn Iterator<Item = u32>| {
+            indices(&ids.map(i64::from).collect::<Vec<_>>(), self.device())
+        };
+        let shape = [batch.selected.len() as i64, batch.candidates_per_row() as i64];
+        let candidates = match shape[1] {
+            0 => None,
+            _ => Some(ids(&mut batch.candidates.iter().copied())?.f_view(shape)?),
+        };
+        Ok(Aims { targets: ids(&mut batch.targets())?, candidates })
     }
 
     /// Gives what was freed back to the system, where so many numbers say that it is worth the while.

@@ -81,6 +81,15 @@ pub(super) fn weights_with(spec: &ModelSpec, name: &str, index: usize, value: f3
     })
 }
 
+/// The weights of seed 1, some tensors filled with one number.
+pub(super) fn weights_like(spec: &ModelSpec, fill: impl Fn(&str) -> Option<f32>) -> Weights {
+    build(spec, 1, |tensor, values| {
+        if let Some(value) = fill(tensor) {
+            values.fill(value);
+        }
+    })
+}
+
 fn build(spec: &ModelSpec, seed: u64, change: impl Fn(&str, &mut [f32])) -> Weights {
     random(spec.tensors(), seed, change)
 }
@@ -149,6 +158,15 @@ pub(super) fn batch(spec: &ModelSpec) -> PackedBatch {
         let mask: Vec<bool> = (0..length).map(|t| t % 3 != 1).collect();
         batch.push(&tokens, &mask);
     }
+    batch
+}
+
+/// The same with candidates of each selected row: different ones, the next token among those of every other row.
+pub(super) fn with_candidates(mut batch: PackedBatch, spec: &ModelSpec) -> PackedBatch {
+    let vocab = spec.vocab_size as u32;
+    let of =
+        |(n, target): (usize, u32)| (0..5).map(move |k| (target + n as u32 % 2 + 3 * k) % vocab);
+    batch.candidates = batch.targets().enumerate().flat_map(of).collect();
     batch
 }
 

@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::{
     Error, Model, Result,
     cpu::{Cpu, Format},
-    head::{Outputs, check, to_host},
+    head::{Aims, Outputs, check, to_host},
     in_format,
     packed::{Packed, Rows},
     parameters::Parameters,
@@ -40,32 +40,32 @@ impl Model {
         loss: impl FnOnce(&TokenLogprobs) -> TokenGradient,
     ) -> Result<()> {
         self.check_head(Head::LanguageModel)?;
-        check(options)?;
+        check(options.temperature)?;
         if self.slots.is_some() {
             self.check_batch(batch, &batch.selected)?;
-            self.check_targets(batch)?;
+            self.check_aims(batch)?;
             return in_format!(self.parameters.storage.compute, E => {
                 let (cpu, gradient) = self.own_training::<E>()?;
                 cpu.train_logprobs(gradient, batch, options, |outputs| {
-                    checked(loss(outputs), batch.selected.len(), options)
+                    checked(loss(outputs), batch, options)
                 })
             });
         }
-        let targets = self.targets(batch)?;
+        let aims = self.aims(batch)?;
         self.train(batch, &batch.selected, |model, rows| {
             if model.head.chunks(batch.selected.len()).len() == 1 {
                 // The usual case: the graph of the logits fits, so nothing is computed twice.
-                let outputs = model.head.logprobs(rows, &targets, options)?;
-                let gradient = checked(loss(&outputs.to_host()?), batch.selected.len(), options)?;
+                let outputs = model.head.logprobs(rows, &aims, options)?;
+                let gradient = checked(loss(&outputs.to_host()?), batch, options)?;
                 return outputs.backward(&gradient, 0);
             }
-            let values = tch::no_grad(|| model.chunked_outputs(rows, &targets, options))?;
-            let gradient = checked(loss(&values), batch.selected.len(), options)?;
+            let values = tch::no_grad(|| model.chunked_outputs(rows, &aims, options))?;
+            let gradient = checked(loss(&values), batch, options)?;
             let mut start = 0;
-            model.each_chunk(rows, &targets, |rows, targets| {
-                let outputs = model.head.logprobs(rows, targets, options)?;
+            model.each_chunk(rows, &aims, |rows, aims| {
+                let outputs = model.head.logprobs(rows, aims, options)?;
                 outputs.backward(&gradient, start)?;
-                start += targets.size()[0] as usize;
+                start += aims.targets.size()[0] as usize;
                 Ok(())
             })
         })
@@ -207,15 +207,16 @@ impl Model {
     pub(super) fn chunked_outputs(
         &self,
         rows: &Tensor,
-        targets: &Tensor,
+        aims: &Aims,
         options: &LogprobOptions,
     ) -> Result<TokenLogprobs> {
         let mut values = TokenLogprobs::default();
-        self.each_chunk(rows, targets, |rows, targets| {
-            let chunk = self.head.logprobs(rows, targets, options)?.to_host()?;
+        self.each_chunk(rows, aims, |rows, aims| {
+            let chunk = self.head.logprobs(rows, aims, options)?.to_host()?;
             values.logprobs.extend(chunk.logprobs);
             values.entropy.extend(chunk.entropy);
             values.top.extend(chunk.top);
+            values.candidates.extend(chunk.candidates);
             Ok(())
         })?;
         Ok(values)
@@ -230,6 +231,7 @@ impl Outputs {
             logprobs: to_host(&self.logprobs)?,
             entropy: optional(&self.entropy)?,
             top: optional(&self.top)?.into_iter().map(|top| top > 0.0).collect(),
+            candidates: optional(&self.candidates)?,
         })
     }
 
@@ -238,7 +240,12 @@ impl Outputs {
         let range = start..start + self.logprobs.size()[0] as usize;
         let mut total = seed(&self.logprobs, &gradient.logprobs[range.clone()])?;
         if let (Some(entropy), false) = (&self.entropy, gradient.entropy.is_empty()) {
-            total = total.f_add(&seed(entropy, &gradient.entropy[range])?)?;
+            total = total.f_add(&seed(entropy, &gradient.entropy[range.clone()])?)?;
+        }
+        if let (Some(candidates), false) = (&self.candidates, gradient.candidates.is_empty()) {
+            let each = candidates.numel() / range.len().max(1);
+            let range = range.start * each..range.end * each;
+            total = total.f_add(&seed(candidates, &gradient.candidates[range])?)?;
         }
         Ok(total.f_backward()?)
     }
@@ -246,10 +253,14 @@ impl Outputs {
 
 fn checked(
     gradient: TokenGradient,
-    rows: usize,
+    batch: &PackedBatch,
     options: &LogprobOptions,
 ) -> Result<TokenGradient> {
+    let rows = batch.selected.len();
     check_length(gradient.logprobs.len(), rows)?;
+    if !gradient.candidates.is_empty() {
+        check_length(gradient.candidates.len(), batch.candidates.len())?;
+    }
     if !gradient.entropy.is_empty() {
         check_length(gradient.entropy.len(), rows)?;
         if options.entropy != Entropy::Train {

@@ -1,15 +1,16 @@
 //! What stands on top: log-probs of the next token, or one number per row; and the way back.
 
 use super::{
+    candidates::{Candidates, Slopes, Top},
     compute::{Crew, Format, rows_of_a_part},
     pass::Pass,
-    softmax::{Measure, MeasureBack, Row, Slope},
+    softmax::{Measure, MeasureBack, Row},
     workspace::room,
 };
 use crate::{
     ffi::torch_matmul::{Matrix, multiply},
     trainer::{
-        learner::{Entropy, LogprobOptions, TokenGradient, TokenLogprobs},
+        learner::{Entropy, LogprobOptions, TokenLogprobs, TopLogprobs},
         torch::Result,
     },
 };
@@ -21,27 +22,70 @@ pub(super) struct LanguageHead<'a, E> {
     pub(super) normed: &'a [E],
     /// The token after each row.
     pub(super) targets: &'a [u32],
+    /// Other tokens that are of interest.
+    pub(super) candidates: Candidates<'a>,
     pub(super) options: &'a LogprobOptions,
     /// Rows whose logits are held at a time.
     pub(super) step: usize,
 }
 
+/// What a head says of its rows.
+pub(super) struct Outputs {
+    rows: Vec<Row>,
+    /// The candidates' log-probs.
+    candidates: Vec<f32>,
+}
+
 impl<'a, E: Format> LanguageHead<'a, E> {
     /// Computes log-probs; what is left in `logits` belongs to the last rows, which are all if no more than a step.
-    pub(super) fn outputs(&self, logits: &mut Vec<E>, crew: &mut Crew) -> Result<Vec<Row>> {
+    pub(super) fn outputs(&self, logits: &mut Vec<E>, crew: &mut Crew) -> Result<Outputs> {
         let mut rows = vec![Row::default(); self.targets.len()];
+        let mut candidates = Vec::with_capacity(self.candidates.ids.len());
+        let (vocab, temperature) = (self.pass.slots.head.outputs, self.options.temperature as f32);
         for part in self.parts() {
             let logits = self.logits(&part, logits)?;
-            self.measure(&part, logits, &mut rows[part.rows()], crew);
+            let rows = &mut rows[part.rows()];
+            self.measure(&part, logits, rows, crew);
+            part.candidates.measure(logits, vocab, temperature, rows, &mut candidates);
         }
-        Ok(rows)
+        Ok(Outputs { rows, candidates })
+    }
+
+    /// Finds each row's `count` most probable tokens.
+    pub(super) fn top(
+        &self,
+        count: usize,
+        logits: &mut Vec<E>,
+        crew: &mut Crew,
+    ) -> Result<TopLogprobs> {
+        let (vocab, temperature) = (self.pass.slots.head.outputs, self.options.temperature as f32);
+        let all = self.targets.len() * count;
+        let (mut ids, mut logprobs) = (vec![0; all], vec![0.0; all]);
+        for part in self.parts() {
+            let logits = &*self.logits(&part, logits)?;
+            let mut rows = vec![Row::default(); part.len];
+            self.measure(&part, logits, &mut rows, crew);
+            let step = rows_of_a_part(vocab);
+            let answers = part.start * count..(part.start + part.len) * count;
+            let (ids, logprobs) = (&mut ids[answers.clone()], &mut logprobs[answers]);
+            let answers = ids.chunks_mut(step * count).zip(logprobs.chunks_mut(step * count));
+            let parts = logits.chunks(step * vocab).zip(rows.chunks(step)).zip(answers);
+            crew.each(parts.map(|((logits, rows), (ids, logprobs))| Top {
+                logits,
+                rows,
+                temperature,
+                ids,
+                logprobs,
+            }));
+        }
+        Ok(TopLogprobs { ids, logprobs })
     }
 
     /// Goes back from the rows, whose outputs are known: writes the derivative with respect to `normed`, and adds that
     /// with respect to the head's weight.
     pub(super) fn back(
         &self,
-        (rows, slopes): (&[Row], &[Slope]),
+        (outputs, slopes): (&Outputs, &Slopes),
         logits: &mut Vec<E>,
         d_normed: &mut [E],
         (gradient, scratch): (&mut [f32], &mut Vec<E>),
@@ -55,9 +99,10 @@ impl<'a, E: Format> LanguageHead<'a, E> {
                 false => self.logits(&part, logits)?,
             };
             let step = rows_of_a_part(vocab);
-            let (rows, slopes) = (&rows[part.rows()], &slopes[part.rows()]);
+            let (of_rows, of_candidates) = (part.rows(), part.candidate_places());
+            let (rows, d_rows) = (&outputs.rows[of_rows.clone()], &slopes.rows[of_rows]);
             let temperature = self.options.temperature as f32;
-            let parts = rows.chunks(step).zip(slopes.chunks(step)).zip(part.targets.chunks(step));
+            let parts = rows.chunks(step).zip(d_rows.chunks(step)).zip(part.targets.chunks(step));
             crew.each(logits.chunks_mut(step * vocab).zip(parts).map(
                 |(logits, ((rows, slopes), targets))| MeasureBack {
                     logits,
@@ -67,6 +112,11 @@ impl<'a, E: Format> LanguageHead<'a, E> {
                     slopes,
                 },
             ));
+            if let Some(d_candidates) = slopes.candidates.get(of_candidates.clone()) {
+                let of_rows = (rows, &outputs.candidates[of_candidates]);
+                let aims = (part.targets, temperature);
+                part.candidates.back(logits, aims, of_rows, (d_rows, d_candidates));
+            }
             let normed = part.of(self.normed, hidden);
             let d_normed = &mut d_normed[part.start * hidden..][..part.len * hidden];
             let head = &self.pass.slots.head;
@@ -76,9 +126,13 @@ impl<'a, E: Format> LanguageHead<'a, E> {
     }
 
     fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a, E> {
-        let step = self.step;
+        let (step, Candidates { ids, each }) = (self.step, self.candidates);
         let targets = self.targets.chunks(step).enumerate();
-        targets.map(move |(n, targets)| Part { start: n * step, len: targets.len(), targets })
+        targets.map(move |(n, targets)| {
+            let (start, len) = (n * step, targets.len());
+            let ids = &ids[start * each..][..len * each];
+            Part { start, len, targets, candidates: Candidates { ids, each } }
+        })
     }
 
     pub(super) fn logits<'o>(&self, part: &Part<'_>, out: &'o mut Vec<E>) -> Result<&'o mut [E]> {
@@ -117,11 +171,17 @@ pub(super) struct Part<'a> {
     start: usize,
     len: usize,
     targets: &'a [u32],
+    candidates: Candidates<'a>,
 }
 
 impl Part<'_> {
     fn rows(&self) -> std::ops::Range<usize> {
         self.start..self.start + self.len
+    }
+
+    /// Where its candidates stand among all.
+    fn candidate_places(&self) -> std::ops::Range<usize> {
+        self.start * self.candidates.each..(self.start + self.len) * self.candidates.each
     }
 
     fn of<'r, T>(&self, matrix: &'r [T], width: usize) -> &'r [T] {
@@ -130,20 +190,15 @@ impl Part<'_> {
 }
 
 /// Returns rows as the losses take them.
-pub(super) fn token_logprobs(rows: &[Row], options: &LogprobOptions) -> TokenLogprobs {
+pub(super) fn token_logprobs(outputs: &Outputs, options: &LogprobOptions) -> TokenLogprobs {
+    let rows = &outputs.rows;
     let entropy = options.entropy != Entropy::Skip;
     TokenLogprobs {
         logprobs: rows.iter().map(|row| row.logprob).collect(),
         entropy: rows.iter().filter(|_| entropy).map(|row| row.entropy).collect(),
         top: rows.iter().filter(|_| options.top).map(|row| row.is_top).collect(),
+        candidates: outputs.candidates.clone(),
     }
-}
-
-/// Returns derivatives row by row.
-pub(super) fn slopes(gradient: &TokenGradient) -> Vec<Slope> {
-    let entropy = gradient.entropy.iter().copied().chain(std::iter::repeat(0.0));
-    let pairs = gradient.logprobs.iter().zip(entropy);
-    pairs.map(|(&logprob, entropy)| Slope { logprob, entropy }).collect()
 }
 
 /// A head with one number per row, in f32.

@@ -14,6 +14,7 @@
 
 mod adapter;
 mod attention;
+mod candidates;
 mod compute;
 mod head;
 mod optimizer;
@@ -30,16 +31,17 @@ use crate::{
     model::ModelSpec,
     trainer::{
         batch::PackedBatch,
-        learner::{LogprobOptions, TokenGradient, TokenLogprobs},
+        learner::{LogprobOptions, TokenGradient, TokenLogprobs, TopLogprobs},
         torch::Result,
     },
 };
 
+use candidates::{Candidates, Slopes};
 use compute::Crew;
 pub(super) use compute::Format;
 #[cfg(test)]
 pub(super) use compute::use_kernels;
-use head::{LanguageHead, ScoreHead, slopes, token_logprobs};
+use head::{LanguageHead, ScoreHead, token_logprobs};
 pub(super) use optimizer::{Moments, Step, norm};
 use pass::Pass;
 use sequences::Sequences;
@@ -68,7 +70,8 @@ impl<E: Format> Cpu<'_, E> {
     ) -> Result<TokenLogprobs> {
         let targets: Vec<u32> = batch.targets().collect();
         self.scored(batch, &batch.selected, |pass, normed, logits, crew| {
-            let head = self.language_head(pass, normed, &targets, options);
+            let aims = (&targets[..], candidates(batch));
+            let head = self.language_head(pass, normed, aims, options);
             Ok(token_logprobs(&head.outputs(logits, crew)?, options))
         })
     }
@@ -79,7 +82,21 @@ impl<E: Format> Cpu<'_, E> {
         let targets = vec![0; batch.selected.len()];
         let options = LogprobOptions::default();
         self.scored(batch, &batch.selected, |pass, normed, logits, _| {
-            self.language_head(pass, normed, &targets, &options).all_logits(logits)
+            self.language_head(pass, normed, (&targets, NONE), &options).all_logits(logits)
+        })
+    }
+
+    /// The selected rows' most probable tokens.
+    pub(super) fn top_logprobs(
+        &self,
+        batch: &PackedBatch,
+        count: usize,
+        temperature: f64,
+    ) -> Result<TopLogprobs> {
+        let targets = vec![0; batch.selected.len()];
+        let options = LogprobOptions::at(temperature);
+        self.scored(batch, &batch.selected, |pass, normed, logits, crew| {
+            self.language_head(pass, normed, (&targets, NONE), &options).top(count, logits, crew)
         })
     }
 
@@ -98,9 +115,11 @@ impl<E: Format> Cpu<'_, E> {
     ) -> Result<()> {
         let targets: Vec<u32> = batch.targets().collect();
         self.train(gradient, batch, &batch.selected, |pass, room, gradient, crew| {
-            let head = self.language_head(pass, room.normed, &targets, options);
+            let aims = (&targets[..], candidates(batch));
+            let head = self.language_head(pass, room.normed, aims, options);
             let outputs = head.outputs(room.logits, crew)?;
-            let slopes = slopes(&loss(&token_logprobs(&outputs, options))?);
+            let gradient_of_rows = loss(&token_logprobs(&outputs, options))?;
+            let slopes = Slopes::new(gradient_of_rows, aims.1.each);
             let sums = (gradient, room.weight);
             head.back((&outputs, &slopes), room.logits, room.d_normed, sums, crew)
         })
@@ -126,12 +145,12 @@ impl<E: Format> Cpu<'_, E> {
         &'a self,
         pass: &'a Pass<'a, E>,
         normed: &'a [E],
-        targets: &'a [u32],
+        (targets, candidates): (&'a [u32], Candidates<'a>),
         options: &'a LogprobOptions,
     ) -> LanguageHead<'a, E> {
         let row = self.slots.head.outputs * size_of::<E>();
         let step = (self.logit_bytes / row).max(1);
-        LanguageHead { pass, normed, targets, options, step }
+        LanguageHead { pass, normed, targets, candidates, options, step }
     }
 
     fn score_head<'a>(&'a self, normed: &'a [E]) -> ScoreHead<'a, E> {
@@ -222,6 +241,13 @@ impl<E: Format> Cpu<'_, E> {
             Ok(())
         })
     }
+}
+
+/// No candidates.
+const NONE: Candidates<'_> = Candidates { ids: &[], each: 0 };
+
+fn candidates(batch: &PackedBatch) -> Candidates<'_> {
+    Candidates { ids: &batch.candidates, each: batch.candidates_per_row() }
 }
 
 /// What a head works on.

@@ -76,10 +76,24 @@ fn measure<S: Simd, E: Element>(simd: S, logits: &[E], target: usize, temperatur
 pub(super) struct Slope {
     pub(super) logprob: f32,
     pub(super) entropy: f32,
+    /// The sum over all candidates.
+    pub(super) candidates: f32,
 }
 
-/// The way back through [`Measure`], in place: with `H` the entropy,
-/// `d_x_v = d_logprob (1[v = target] - p_v) - d_entropy p_v (log p_v + H)` and `d_logits = d_x / temperature`.
+impl Slope {
+    /// The derivative with respect to the logit over the temperature of a token of log-prob `log_p` that is neither target
+    /// nor candidate.
+    #[inline(always)]
+    pub(super) fn of(&self, log_p: f32, row: &Row) -> f32 {
+        let all = self.logprob + self.candidates;
+        log_p.exp() * (-all - self.entropy * (log_p + row.entropy))
+    }
+}
+
+/// The way back through [`Measure`], in place: with `H` the entropy, `D` the sum of the derivatives with respect to the
+/// target's log-prob and the candidates',
+/// `d_x_v = d_logprob 1[v = target] - D p_v - d_entropy p_v (log p_v + H)` and `d_logits = d_x / temperature`.
+/// What candidates have of their own is not in it.
 pub(super) struct MeasureBack<'a, E> {
     pub(super) logits: &'a mut [E],
     pub(super) targets: &'a [u32],
@@ -111,10 +125,10 @@ fn measure_back<S: Simd, E: Element>(
     slope: &Slope,
 ) {
     let at_target = logits[target].wide() / temperature - row.denominator;
-    let slope_of = |log_p: f32| -slope.logprob - slope.entropy * (log_p + row.entropy);
     let factor = simd.splat(1.0 / temperature);
     let (shift, entropy) = (simd.splat(-row.denominator), simd.splat(-slope.entropy));
-    let constant = simd.splat(-slope.logprob - slope.entropy * row.entropy);
+    let all = slope.logprob + slope.candidates;
+    let constant = simd.splat(-all - slope.entropy * row.entropy);
     for chunk in chunks_mut::<E, E::Chunk<S>>(logits) {
         let log_p = simd.mul_add(E::load(simd, chunk), factor, shift);
         let p = exp(simd, log_p);
@@ -124,9 +138,8 @@ fn measure_back<S: Simd, E: Element>(
     let start = chunks::<E, E::Chunk<S>>(logits).len() * S::LANES;
     for logit in &mut logits[start..] {
         let log_p = logit.wide() / temperature - row.denominator;
-        let d = log_p.exp() * slope_of(log_p) / temperature;
-        narrow(&[d], std::slice::from_mut(logit));
+        narrow(&[slope.of(log_p, row) / temperature], std::slice::from_mut(logit));
     }
-    let d = at_target.exp() * slope_of(at_target) + slope.logprob;
+    let d = slope.of(at_target, row) + slope.logprob;
     narrow(&[d / temperature], &mut logits[target..=target]);
 }

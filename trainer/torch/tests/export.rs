@@ -16,7 +16,7 @@ fn step(model: &mut Model, optimizer: &mut AdamW) -> Result<(), Error> {
     let batch = testing::batch(&testing::spec());
     model.train_logprobs(&batch, &LogprobOptions::default(), |outputs| TokenGradient {
         logprobs: vec![-1.0; outputs.logprobs.len()],
-        entropy: vec![],
+        ..TokenGradient::default()
     })?;
     optimizer.step(model, 1e-2).map(|_| ())
 }

@@ -16,8 +16,15 @@ fn token_loss(outputs: &TokenLogprobs) -> (f64, TokenGradient) {
     let logprobs: Vec<f32> = (0..outputs.logprobs.len()).map(weight).collect();
     let entropy: Vec<f32> = (0..outputs.entropy.len()).map(|i| -0.3 * weight(i + 3)).collect();
     let sum = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-    let loss = sum(&logprobs, &outputs.logprobs) + sum(&entropy, &outputs.entropy);
-    (loss, TokenGradient { logprobs, entropy })
+    let candidates: Vec<f32> = (0..outputs.candidates.len()).map(|i| weight(i + 5)).collect();
+    let loss = sum(&logprobs, &outputs.logprobs)
+        + sum(&entropy, &outputs.entropy)
+        + sum(&candidates, &outputs.candidates);
+    (loss, TokenGradient { logprobs, entropy, candidates })
+}
+
+fn batch(spec: &ModelSpec) -> PackedBatch {
+    testing::with_candidates(testing::batch(spec), spec)
 }
 
 fn train(model: &mut Model, batch: &PackedBatch) {
@@ -59,7 +66,7 @@ fn distance(a: &Weights, b: &Weights) -> f64 {
 #[test]
 fn the_gradient_is_the_slope_of_the_loss() {
     for spec in testing::specs() {
-        let batch = testing::batch(&spec);
+        let batch = batch(&spec);
         let analytic = testing::values(&gradient(
             &spec,
             ModelOptions::default(),
@@ -90,7 +97,7 @@ fn the_gradient_is_the_slope_of_the_loss() {
 fn checkpointing_changes_no_gradient() {
     for compute in [Dtype::F32, Dtype::Bf16] {
         for spec in testing::specs() {
-            let batch = [testing::batch(&spec)];
+            let batch = [batch(&spec)];
             let plain = ModelOptions { compute, ..ModelOptions::default() };
             let checkpointed = ModelOptions { activation_checkpointing: true, ..plain };
             let (a, b) = (gradient(&spec, checkpointed, &batch), gradient(&spec, plain, &batch));
@@ -134,7 +141,7 @@ fn training_sees_the_very_numbers_that_scoring_gives() {
             let spec = testing::spec();
             let options =
                 ModelOptions { compute, activation_checkpointing, ..ModelOptions::default() };
-            let (mut model, batch) = (testing::model(&spec, options), testing::batch(&spec));
+            let (mut model, batch) = (testing::model(&spec, options), batch(&spec));
             let scored = model.logprobs(&batch, &measure).unwrap();
             let mut seen = TokenLogprobs::default();
             let loss = |outputs: &TokenLogprobs| {
@@ -150,8 +157,7 @@ fn training_sees_the_very_numbers_that_scoring_gives() {
 #[test]
 fn a_pair_loss_reaches_every_parameter() {
     let spec = testing::spec().with_head(Head::Score);
-    let (mut model, batch) =
-        (testing::model(&spec, ModelOptions::default()), testing::batch(&spec));
+    let (mut model, batch) = (testing::model(&spec, ModelOptions::default()), batch(&spec));
     let scores = model.scores(&batch).unwrap();
     let mut seen = Vec::new();
     let loss = |scores: &[f32]| {
@@ -168,13 +174,23 @@ fn a_pair_loss_reaches_every_parameter() {
 #[test]
 fn a_gradient_of_another_length_is_refused() {
     let spec = testing::spec();
-    let (mut model, batch) =
-        (testing::model(&spec, ModelOptions::default()), testing::batch(&spec));
+    let (mut model, batch) = (testing::model(&spec, ModelOptions::default()), batch(&spec));
     let error = model.train_logprobs(&batch, &TRAIN, |_| TokenGradient::default()).unwrap_err();
     let selected = batch.selected.len();
     assert_eq!(
         error.to_string(),
         format!("gradient must be one number for each of {selected} outputs, got 0")
+    );
+    let (rows, all) = (batch.selected.len(), batch.candidates.len());
+    let odd = |_: &TokenLogprobs| TokenGradient {
+        logprobs: vec![0.0; rows],
+        candidates: vec![0.0; rows],
+        ..TokenGradient::default()
+    };
+    let error = model.train_logprobs(&batch, &TRAIN, odd).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("gradient must be one number for each of {all} outputs, got {rows}")
     );
 }
 
@@ -182,7 +198,7 @@ fn a_gradient_of_another_length_is_refused() {
 fn a_frozen_model_is_not_trained() {
     let spec = testing::spec();
     let options = ModelOptions { frozen: true, ..ModelOptions::default() };
-    let (mut model, batch) = (testing::model(&spec, options), testing::batch(&spec));
+    let (mut model, batch) = (testing::model(&spec, options), batch(&spec));
     let error = model.train_logprobs(&batch, &TRAIN, |outputs| token_loss(outputs).1).unwrap_err();
     assert_eq!(error.to_string(), "model must be loaded for training, got a frozen one");
 }
@@ -190,7 +206,7 @@ fn a_frozen_model_is_not_trained() {
 #[test]
 fn logits_in_chunks_give_the_same_gradient() {
     let spec = testing::spec();
-    let batch = testing::batch(&spec);
+    let batch = batch(&spec);
     let (mut whole, mut chunked) = (
         testing::model(&spec, ModelOptions::default()),
         testing::model(&spec, ModelOptions::default()),

@@ -36,6 +36,7 @@ fn slopes(outputs: &TokenLogprobs) -> TokenGradient {
     TokenGradient {
         logprobs: (0..outputs.logprobs.len()).map(|i| slope(i, 3)).collect(),
         entropy: (0..outputs.entropy.len()).map(|i| 0.3 * slope(i, 7)).collect(),
+        ..TokenGradient::default()
     }
 }
 
@@ -78,7 +79,7 @@ fn loss(outputs: &[f32], head: Head) -> f64 {
         Head::LanguageModel => {
             let (logprobs, entropy) = outputs.split_at(outputs.len() / 2);
             let (logprobs, entropy) = (logprobs.to_vec(), entropy.to_vec());
-            let all = TokenLogprobs { logprobs, entropy, top: Vec::new() };
+            let all = TokenLogprobs { logprobs, entropy, ..TokenLogprobs::default() };
             let slopes = slopes(&all);
             let sum =
                 |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();

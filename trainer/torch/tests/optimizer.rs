@@ -13,7 +13,7 @@ fn train(model: &mut Model, spec: &ModelSpec, step: usize) {
         let slope = |i: usize| ((i + step) % 5) as f32 - 2.2;
         TokenGradient {
             logprobs: (0..outputs.logprobs.len()).map(slope).collect(),
-            entropy: vec![],
+            ..TokenGradient::default()
         }
     };
     model.train_logprobs(&testing::batch(spec), &LogprobOptions::default(), loss).unwrap();
@@ -145,7 +145,7 @@ fn an_infinite_gradient_is_refused_by_name_and_changes_nothing() {
     let before = weights(&model);
     let loss = |outputs: &super::super::TokenLogprobs| TokenGradient {
         logprobs: vec![f32::INFINITY; outputs.logprobs.len()],
-        entropy: vec![],
+        ..TokenGradient::default()
     };
     model.train_logprobs(&testing::batch(&spec), &LogprobOptions::default(), loss).unwrap();
     let error = optimizer.step(&mut model, 1e-2).unwrap_err().to_string();

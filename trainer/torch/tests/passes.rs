@@ -49,7 +49,7 @@ fn batch(spec: &ModelSpec) -> PackedBatch {
         let mask: Vec<bool> = (0..length).map(|t| t % 3 != 1).collect();
         batch.push(&tokens, &mask);
     }
-    batch
+    testing::with_candidates(batch, spec)
 }
 
 fn slopes(outputs: &TokenLogprobs) -> TokenGradient {
@@ -57,6 +57,7 @@ fn slopes(outputs: &TokenLogprobs) -> TokenGradient {
     TokenGradient {
         logprobs: (0..outputs.logprobs.len()).map(|i| slope(i, 3)).collect(),
         entropy: (0..outputs.entropy.len()).map(|i| 0.3 * slope(i, 7)).collect(),
+        candidates: (0..outputs.candidates.len()).map(|i| 0.5 * slope(i, 5)).collect(),
     }
 }
 
@@ -66,7 +67,7 @@ fn pass(model: &mut Model, batch: &PackedBatch) -> (Vec<f32>, BTreeMap<String, V
     match model.spec().head {
         Head::LanguageModel => model
             .train_logprobs(batch, &TRAIN, |outputs| {
-                seen = [&outputs.logprobs[..], &outputs.entropy].concat();
+                seen = [&outputs.logprobs[..], &outputs.entropy, &outputs.candidates].concat();
                 slopes(outputs)
             })
             .unwrap(),
@@ -157,8 +158,79 @@ fn scoring_agrees_too() {
             (own.logprobs(&batch, &TRAIN).unwrap(), autograd.logprobs(&batch, &TRAIN).unwrap());
         assert_eq!(a.top, b.top);
         assert!(distance(&a.logprobs, &b.logprobs) < 1e-5);
+        assert!(distance(&a.candidates, &b.candidates) < 1e-5);
         let (a, b) = (own.logits(&batch).unwrap(), autograd.logits(&batch).unwrap());
         assert!(distance(&a, &b) < 1e-5);
+    }
+}
+
+#[test]
+fn both_find_the_same_most_probable_tokens() {
+    for spec in specs().into_iter().filter(|spec| spec.head == Head::LanguageModel) {
+        let batch = batch(&spec);
+        for compute in [Dtype::F32, Dtype::Bf16] {
+            for count in [1, 7, spec.vocab_size] {
+                let top = |autograd, max_logits| {
+                    let options = ModelOptions { compute, autograd, ..ModelOptions::default() };
+                    let mut model = testing::model(&spec, options);
+                    model.head.max_logits = max_logits;
+                    model.top_logprobs(&batch, count, 0.7).unwrap()
+                };
+                let (own, autograd) = (top(false, usize::MAX >> 8), top(true, usize::MAX >> 8));
+                assert_eq!(own.ids.len(), batch.selected.len() * count);
+                if compute == Dtype::F32 {
+                    // Far down the list differences are smaller than roundings.
+                    assert!(own.ids == autograd.ids || count > 7, "{count} of {spec:?}");
+                    assert!(distance(&own.logprobs, &autograd.logprobs) < 1e-5);
+                }
+                let few = 3 * spec.vocab_size; // rows in parts
+                assert!(distance(&top(false, few).logprobs, &own.logprobs) < 1e-6);
+                assert!(distance(&top(true, few).logprobs, &autograd.logprobs) < 1e-6);
+                for row in own.logprobs.chunks(count) {
+                    assert!(row.is_sorted_by(|a, b| a >= b), "{row:?}");
+                    let mass: f64 = row.iter().map(|&logprob| f64::from(logprob).exp()).sum();
+                    let is_whole = (mass - 1.0).abs() < 1e-5;
+                    assert!(is_whole || (mass < 1.0 && count < spec.vocab_size), "{mass}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn of_equally_probable_tokens_the_one_with_the_smaller_id_comes_first() {
+    let spec = testing::spec();
+    let batch = batch(&spec);
+    for autograd in [false, true] {
+        let options = ModelOptions { autograd, frozen: true, ..ModelOptions::default() };
+        // All final norms 0: so are all logits.
+        let weights =
+            testing::weights_like(&spec, |name| (name == "model.norm.weight").then_some(0.0));
+        let model = Model::load(&spec, &weights, &options).unwrap();
+        for count in [1, 4, 23] {
+            let top = model.top_logprobs(&batch, count, 1.0).unwrap();
+            let first: Vec<u32> = (0..count as u32).collect();
+            assert!(top.ids.chunks(count).all(|row| row == first), "{:?}", top.ids);
+        }
+    }
+}
+
+#[test]
+fn candidates_out_of_place_are_refused() {
+    let spec = testing::spec();
+    for autograd in [false, true] {
+        let model = testing::model(&spec, ModelOptions { autograd, ..ModelOptions::default() });
+        let refused = |candidates: Vec<u32>| {
+            let batch = PackedBatch { candidates, ..testing::batch(&spec) };
+            model.logprobs(&batch, &LogprobOptions::default()).unwrap_err().to_string()
+        };
+        assert_eq!(refused(vec![1; 13]), "candidates must be as many for each of 11 rows, got 13");
+        assert_eq!(refused(vec![23; 11]), "candidates must be below 23, got 23");
+        for count in [0, 24] {
+            let error = model.top_logprobs(&testing::batch(&spec), count, 1.0).unwrap_err();
+            let rule = "most probable tokens must be from 1 to the vocabulary's 23";
+            assert_eq!(error.to_string(), format!("{rule}, got {count}"));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ fn alone(batch: &PackedBatch) -> Vec<PackedBatch> {
             tokens: batch.tokens[range.clone()].to_vec(),
             lengths: vec![length],
             selected: selected.collect(),
+            ..PackedBatch::default()
         }
     };
     batch.lengths.iter().map(one).collect()
