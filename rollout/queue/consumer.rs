@@ -22,11 +22,15 @@ pub struct Consumer<T> {
     arrivals: Arrivals<T>,
     /// What the batch under way has so far.
     batch: Vec<(Ticket, T)>,
+    /// How many it is to have: fewer than a whole one after some were refused.
+    wanted: usize,
     /// Batches taken and closed.
     iteration: u64,
     taken: bool,
     /// Permits that came back without an item.
     dropped: u64,
+    /// Items that were taken and refused.
+    refused: u64,
     back: Back,
     /// The next ticket at the end of each of the last `max_staleness` iterations.
     ends: VecDeque<Ticket>,
@@ -41,9 +45,11 @@ impl<T> Consumer<T> {
         let consumer = Self {
             parker,
             batch: Vec::with_capacity(shared.options.batch),
+            wanted: shared.options.batch,
             iteration: snapshot.iteration,
             taken: false,
             dropped: snapshot.dropped,
+            refused: snapshot.refused,
             back: Back::of(&snapshot),
             ends: snapshot.ends.iter().copied().collect(),
             arrivals: Arrivals::restore(&shared.options, snapshot),
@@ -54,7 +60,7 @@ impl<T> Consumer<T> {
         consumer
     }
 
-    /// Waits for this iteration's batch, without spinning.
+    /// Waits for this iteration's batch, or for what takes the place of those refused, without spinning.
     ///
     /// # Errors
     /// When nothing arrives until the deadline, or every issuer and permit is gone before the batch is full. What has
@@ -111,15 +117,30 @@ impl<T> Consumer<T> {
     pub fn try_take(&mut self) -> Option<Vec<T>> {
         assert!(!self.taken, "one batch per iteration: `advance` comes between two");
         self.collect();
-        let batch = self.shared.options.batch;
-        let lacking = batch - self.batch.len();
+        let lacking = self.wanted - self.batch.len();
         for lacking in (1..=lacking).rev() {
             let Some(item) = self.arrivals.next(lacking) else { break };
             self.batch.push(item);
         }
         self.open();
-        self.taken = self.batch.len() == batch;
+        self.taken = self.batch.len() == self.wanted;
         self.taken.then(|| self.batch.drain(..).map(|(_, item)| item).collect())
+    }
+
+    /// Refuses so many of the items taken last: as many others are let in, and are to be taken in this iteration. None of
+    /// them is staler than those were allowed to be, for the engine has the same weights.
+    ///
+    /// # Panics
+    /// If no batch was taken in this iteration, or not so many items.
+    pub fn refuse(&mut self, refused: usize) {
+        assert!(self.taken && refused <= self.wanted, "only what was taken can be refused");
+        if refused == 0 {
+            return;
+        }
+        self.refused += refused as u64;
+        self.wanted = refused;
+        self.taken = false;
+        self.open();
     }
 
     /// Ends the iteration and lets in the next batch of prompts. Call it when the engine already serves `version`.
@@ -145,6 +166,7 @@ impl<T> Consumer<T> {
             self.version()
         );
         self.taken = false;
+        self.wanted = self.shared.options.batch;
         self.iteration += 1;
         self.shared.version.store(version.0, Ordering::Relaxed);
         // A read-modify-write that Releases: any ticket from here on is issued after it, and so after the refit.
@@ -157,11 +179,11 @@ impl<T> Consumer<T> {
     }
 
     /// Lets in what may be answered in this iteration: (max_staleness + iteration + 1) * batch prompts since the start,
-    /// dropped permits not counted.
+    /// dropped permits and refused items not counted.
     pub fn open(&self) {
         let options = &self.shared.options;
         let taken = self.iteration * options.batch as u64;
-        let limit = options.capacity() as u64 + taken + self.dropped;
+        let limit = options.capacity() as u64 + taken + self.dropped + self.refused;
         // Only this thread writes it, so it may look at its own last value.
         if self.shared.limit.load(Ordering::Relaxed) < limit {
             // Release pairs with the Acquire in `Shared::admit`.
@@ -173,12 +195,13 @@ impl<T> Consumer<T> {
     /// Returns what it takes to go on later as if nothing had happened, see [`super::restore`].
     ///
     /// # Panics
-    /// If a batch is taken and its iteration has not ended.
+    /// If a batch is taken or refused in part, and its iteration has not ended.
     pub fn snapshot(&mut self) -> QueueSnapshot<T>
     where
         T: Clone,
     {
-        assert!(!self.taken, "a snapshot is made between two iterations");
+        let refilled = self.wanted < self.shared.options.batch;
+        assert!(!self.taken && !refilled, "a snapshot is made between two iterations");
         self.collect();
         let next = self.issued();
         let waiting = self.arrivals.iter().map(|(ticket, item)| (ticket, item.clone()));
@@ -187,6 +210,7 @@ impl<T> Consumer<T> {
             version: self.version(),
             next,
             dropped: self.dropped,
+            refused: self.refused,
             ends: self.ends.iter().copied().collect(),
             out: self.back.out(next).collect(),
             answered: self.batch.iter().cloned().chain(waiting).collect(),

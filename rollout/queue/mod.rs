@@ -7,9 +7,10 @@
 //! issued <= (max_staleness + iteration + 1) * batch        (AReaL, arXiv 2505.24298, on staleness-aware training)
 //! ```
 //!
-//! dropped permits not counted. The trainer takes one batch per iteration and refits at most once in each, so whatever
-//! was issued in iteration `i` is consumed by iteration `i + max_staleness`, at most `max_staleness` refits later. A
-//! permit is also the reservation of a slot: pushing never waits and never fails for want of room.
+//! dropped permits and refused items not counted. The trainer takes one batch per iteration (and others in place of what
+//! it refuses) and refits at most once in each, so whatever was issued in iteration `i` is consumed by iteration `i +
+//! max_staleness`, at most `max_staleness` refits later. A permit is also the reservation of a slot: pushing never waits
+//! and never fails for want of room.
 //!
 //! ```
 //! use rollforge::rollout::{Order, QueueOptions, queue};

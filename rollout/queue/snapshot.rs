@@ -19,6 +19,9 @@ pub struct QueueSnapshot<T> {
     pub next: Ticket,
     /// Permits that came back without an item, since the first.
     pub dropped: u64,
+    /// Items that were taken and refused, since the first.
+    #[serde(default)]
+    pub refused: u64,
     /// What `next` was at the end of each of the last iterations, as many as `max_staleness` at most, the latest last.
     pub ends: Vec<Ticket>,
     /// Tickets that are out, in order: their prompts wait for an answer. A restored queue issues them first.
@@ -35,6 +38,7 @@ impl<T> Default for QueueSnapshot<T> {
             version: WeightVersion(0),
             next: Ticket(0),
             dropped: 0,
+            refused: 0,
             ends: Vec::new(),
             out: Vec::new(),
             answered: Vec::new(),
@@ -78,12 +82,14 @@ impl<T> QueueSnapshot<T> {
         let few = format!("within {MOST_TICKETS} tickets of next ({next})");
         rule(span <= MOST_TICKETS, "the oldest of out and answered", few, self.oldest())?;
         let taken = u128::from(self.iteration) * options.batch as u128;
-        let issued = taken + u128::from(self.dropped) + open.len() as u128;
+        let gone = u128::from(self.dropped) + u128::from(self.refused);
+        let issued = taken + gone + open.len() as u128;
         let sum = format!(
-            "{issued}: {} batches of {}, {} dropped, {} out and {} answered",
+            "{issued}: {} batches of {}, {} dropped, {} refused, {} out and {} answered",
             self.iteration,
             options.batch,
             self.dropped,
+            self.refused,
             self.out.len(),
             self.answered.len()
         );

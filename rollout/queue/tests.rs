@@ -84,6 +84,42 @@ fn a_dropped_permit_is_skipped_and_replaced() {
 }
 
 #[test]
+fn what_is_refused_is_made_up_for_in_the_same_iteration() {
+    for order in [Order::Ticket, Order::Arrival] {
+        let (issuer, mut consumer) = queue(options(3, 0, order));
+        ["a", "b", "c"].into_iter().for_each(|item| issue(&issuer).push(item).unwrap());
+        assert_eq!(consumer.take().unwrap(), ["a", "b", "c"]);
+        assert!(issuer.try_issue().unwrap().is_none());
+        consumer.refuse(2);
+        ["d", "e"].into_iter().for_each(|item| issue(&issuer).push(item).unwrap());
+        assert!(issuer.try_issue().unwrap().is_none(), "two were refused");
+        assert_eq!(consumer.take().unwrap(), ["d", "e"]);
+        consumer.refuse(1);
+        assert_eq!(consumer.try_take(), None);
+        issue(&issuer).push("f").unwrap();
+        assert_eq!(consumer.take().unwrap(), ["f"]);
+        consumer.advance(WeightVersion(1));
+        let snapshot = consumer.snapshot();
+        assert_eq!((snapshot.iteration, snapshot.next, snapshot.refused), (1, Ticket(6), 3));
+        assert!(restore(options(3, 0, order), snapshot).is_ok());
+        ["g", "h", "i"].into_iter().for_each(|item| issue(&issuer).push(item).unwrap());
+        assert_eq!(consumer.take().unwrap(), ["g", "h", "i"], "a whole batch again");
+    }
+}
+
+#[test]
+#[should_panic(expected = "only what was taken can be refused")]
+fn more_than_was_taken_cannot_be_refused() {
+    let (issuer, mut consumer) = queue(options(2, 0, Order::Ticket));
+    [(), ()].into_iter().for_each(|item| issue(&issuer).push(item).unwrap());
+    consumer.take().unwrap();
+    consumer.refuse(1);
+    issue(&issuer).push(()).unwrap();
+    consumer.take().unwrap();
+    consumer.refuse(2);
+}
+
+#[test]
 fn a_trainer_never_waits_for_a_dropped_ticket() {
     let (issuer, mut consumer) = queue::<()>(options(2, 0, Order::Ticket));
     let (failed, _slow) = (issue(&issuer), issue(&issuer));
@@ -263,6 +299,9 @@ struct Play {
     issued_at: Vec<WeightVersion>,
     taken: Vec<Ticket>,
     dropped: usize,
+    /// How many of those taken were refused, and how many of them are still to be made up for in this iteration.
+    refused: usize,
+    lacking: usize,
     /// Which tickets are dropped: every so many.
     drops: u64,
     options: QueueOptions,
@@ -272,7 +311,8 @@ impl Play {
     fn new(options: QueueOptions, drops: u64) -> Self {
         let (issuer, consumer) = queue(options);
         let (out, issued_at, taken) = (Vec::new(), Vec::new(), Vec::new());
-        Self { issuer, consumer, out, issued_at, taken, dropped: 0, drops, options }
+        let (dropped, refused, lacking) = (0, 0, 0);
+        Self { issuer, consumer, out, issued_at, taken, dropped, refused, lacking, drops, options }
     }
 
     fn is_dropped(&self, ticket: Ticket) -> bool {
@@ -302,16 +342,23 @@ impl Play {
         }
     }
 
-    fn take(&mut self, refit: bool) -> bool {
+    /// Takes a batch, or what makes up for what was refused; refuses some of it, or ends the iteration.
+    fn take(&mut self, refit: bool, refused: usize) -> bool {
         let Some(batch) = self.consumer.try_take() else { return false };
-        assert_eq!(batch.len(), self.options.batch);
+        let wanted = if self.lacking > 0 { self.lacking } else { self.options.batch };
+        assert_eq!(batch.len(), wanted);
         let now = self.consumer.version();
         for (ticket, issued) in batch {
             let lag = issued.staleness(now);
             assert!(lag <= self.options.max_staleness as u64, "{ticket} is {lag} versions late");
             self.taken.push(ticket);
         }
-        self.consumer.advance(if refit { now.next() } else { now });
+        self.lacking = refused.min(wanted);
+        self.refused += self.lacking;
+        self.consumer.refuse(self.lacking);
+        if self.lacking == 0 {
+            self.consumer.advance(if refit { now.next() } else { now });
+        }
         true
     }
 
@@ -341,8 +388,8 @@ impl Play {
         match what {
             0..4 => drop(self.issue()),
             4..8 if !self.out.is_empty() => self.push(which),
-            8 => self.restart(),
-            _ => drop(self.take(which % 4 > 0)),
+            8 if self.lacking == 0 => self.restart(),
+            _ => drop(self.take(which % 4 > 0, (which / 4 % 8).saturating_sub(4))),
         }
     }
 
@@ -351,7 +398,7 @@ impl Play {
         while !self.out.is_empty() || self.issue() {
             self.push(0);
         }
-        while !self.take(true) {
+        while !self.take(true, 0) {
             assert!(self.issue(), "no batch and no permit: {:?}", self.consumer.state());
             self.push(0);
         }
@@ -364,7 +411,7 @@ impl Play {
         }
         self.taken.sort_unstable();
         self.taken.dedup();
-        assert_eq!(self.taken.len() % self.options.batch, 0);
+        assert_eq!((self.taken.len() - self.refused) % self.options.batch, 0);
     }
 }
 

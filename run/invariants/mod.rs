@@ -164,13 +164,7 @@ impl<'a> Invariants<'a> {
     ///
     /// # Errors
     /// When a prompt, or a sample of one, is missing or there twice.
-    pub(super) fn taken(
-        &mut self,
-        step: u64,
-        batch: &[Arc<Answered>],
-        dropped: u64,
-    ) -> Result<(), Broken> {
-        self.findings.begin(step);
+    pub(super) fn taken(&mut self, batch: &[Arc<Answered>], dropped: u64) -> Result<(), Broken> {
         let (ledger, samples) = (&mut self.ledger, self.options.samples_per_prompt);
         let tickets = batch.iter().map(|answered| answered.ticket);
         self.findings.look(("ledger", self.config.ledger), || {

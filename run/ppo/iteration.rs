@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{
     PpoOutcome,
+    batch::Batch,
     setup::{self, Trainer},
 };
 use crate::{
@@ -26,10 +27,11 @@ use crate::{
         record::{EntryKind, Lane, SampleRow, choose},
         scorer::{RewardLate, Scorer},
         session::Session,
+        stopwatch::Stopwatch,
         whereabouts,
     },
     trainer::{
-        ppo::{PpoState, ScoreStats, Trajectories},
+        ppo::{PpoState, ScoreStats, Trajectories, teaches},
         reward::Reward,
     },
 };
@@ -119,26 +121,14 @@ impl PpoRun<'_, '_> {
     /// Does one iteration of the algorithm box. `None` if the run was asked to stop before there was anything to train
     /// on.
     fn iterate(&mut self, iteration: u64) -> Result<Option<Metrics>> {
-        let (mut metrics, mut watch) = (Metrics::new(), self.session.begin(iteration));
+        let mut watch = self.session.begin(iteration);
 
         self.faults.strike("queue", iteration)?;
-        self.waits("rollouts", iteration);
-        let taken = self.consumer.take_while(|| !self.session.is_to_stop())?;
-        let Some(mut answered) = taken else { return Ok(None) };
-        self.faults.spoil_batch(iteration, &mut answered);
-        self.invariants.taken(iteration, &answered, self.queued.dropped)?;
+        let Some(batch) = self.gather(iteration, &mut watch)? else { return Ok(None) };
+        let Batch { rollouts, rewards, mut metrics } = batch;
         metrics.extend(self.pace());
-        watch.lap(Lane::Wait, "gen")?;
-
-        self.waits("rewards", iteration);
-        let (rewards, judged) = self.reward.score(iteration, &answered)?;
-        metrics.extend(judged);
-        self.invariants.rewarded(&answered, &rewards)?;
-        watch.lap(Lane::Score, "reward")?;
 
         self.works("scores", iteration);
-        let rollouts: Vec<Rollout> =
-            answered.into_iter().flat_map(|one| Arc::unwrap_or_clone(one).rollouts).collect();
         let mut trajectories = self.trainer.score(&rollouts, &rewards)?;
         self.invariants.scored(&rollouts, &trajectories, self.trainer.state())?;
         metrics.extend(self.pass_gate(iteration, &mut trajectories)?);
@@ -182,6 +172,44 @@ impl PpoRun<'_, '_> {
         let tokens = rollouts.iter().map(|rollout| rollout.tokens()).sum();
         metrics.extend(watch.metrics(tokens));
         Ok(Some(metrics))
+    }
+
+    /// Takes a batch of prompts and hears what their completions earned. Prompts that teach nothing give way to others, as
+    /// often as the options say. `None` as in [`PpoRun::iterate`].
+    fn gather(&mut self, iteration: u64, watch: &mut Stopwatch) -> Result<Option<Batch>> {
+        let (options, mut batch) = (&self.config.ppo, Batch::default());
+        self.invariants.findings.begin(iteration);
+        let mut refused = 0;
+        for refill in 0..=options.max_refills {
+            self.waits("rollouts", iteration);
+            let taken = self.consumer.take_while(|| !self.session.is_to_stop())?;
+            let Some(mut answered) = taken else { return Ok(None) };
+            self.faults.spoil_batch(iteration, &mut answered);
+            self.invariants.taken(&answered, self.queued.dropped)?;
+            watch.lap(Lane::Wait, "gen")?;
+
+            self.waits("rewards", iteration);
+            let (rewards, judged) = self.reward.score(iteration, &answered)?;
+            self.invariants.rewarded(&answered, &rewards)?;
+            watch.lap(Lane::Score, "reward")?;
+            if refill == 0 {
+                // Of what was drawn before anything was chosen.
+                batch.metrics.extend(judged);
+            }
+            let may_refuse = refill < options.max_refills;
+            let idle = batch.add(answered, rewards, |rollouts, rewards| {
+                may_refuse && !teaches(options, rollouts, rewards)
+            });
+            if idle == 0 {
+                break;
+            }
+            refused += idle;
+            self.consumer.refuse(idle);
+        }
+        if options.max_refills > 0 {
+            batch.metrics.set("queue/refused", refused as f64);
+        }
+        Ok(Some(batch))
     }
 
     /// Passes on what the engine has to say.

@@ -1,5 +1,6 @@
 //! The loop of PPO: generate, score, update, refit.
 
+mod batch;
 mod iteration;
 mod setup;
 

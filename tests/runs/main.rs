@@ -17,6 +17,7 @@ mod page;
 mod plan;
 mod recipes;
 mod record;
+mod refill;
 mod resume;
 mod rewards;
 mod spin;

@@ -97,9 +97,12 @@ pub struct PpoOptions {
     pub best_of: usize,
     /// What a log-ratio is worth to `online_dpo`: the smaller, the farther the policy may move from its reference. Default 0.1.
     pub dpo_beta: f64,
-    /// Leave prompts whose completions all scored the same out of the policy's loss and of its denominators (DAPO's dynamic
-    /// sampling, Yu et al., 2025, without the refill: `prompts_per_iteration` says how many to draw from). Default false.
+    /// Leave prompts whose completions all scored the same, before any shaping, out of the policy's loss and of its
+    /// denominators (DAPO's dynamic sampling, Yu et al., 2025). Default false.
     pub filter_groups: bool,
+    /// How often an iteration draws further prompts in the place of those that `filter_groups` leaves out, until none is
+    /// left out. Default 0: it makes do with the others; usual 10.
+    pub max_refills: usize,
     /// What is minimised. Default `ppo`.
     pub policy_loss: Option<PolicyLossKind>,
 
@@ -190,6 +193,7 @@ impl Default for PpoOptions {
             best_of: 1,
             dpo_beta: 0.1,
             filter_groups: false,
+            max_refills: 0,
             policy_loss: None,
             clip_range: None,
             clip_range_high: None,

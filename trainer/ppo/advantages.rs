@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use crate::trainer::{
-    advantage::{gae, group_relative, leave_one_out, moments, return_to_go},
-    config::{AdvantageEstimator, PpoOptions},
-    preference::dpo,
-    reward::Reward,
+use crate::{
+    rollout::Rollout,
+    trainer::{
+        advantage::{gae, group_relative, leave_one_out, moments, return_to_go},
+        config::{AdvantageEstimator, PpoOptions},
+        preference::dpo,
+        reward::Reward,
+    },
 };
 
 /// What advantages are estimated from.
@@ -62,6 +65,9 @@ impl Estimate<'_> {
         let mut of_completions = vec![None; scored.len()];
         for group in groups {
             let members: Vec<usize> = group.clone().filter(|&i| learn[i]).collect();
+            if members.is_empty() {
+                continue;
+            }
             let own: Vec<f32> = members.iter().map(|&i| wholes[i]).collect();
             let scores: Vec<f32> = members.iter().map(|&i| scored[i].score()).collect();
             let log_ratios: Vec<f32> = members.iter().map(|&i| self.log_ratios[i]).collect();
@@ -85,10 +91,6 @@ impl Estimate<'_> {
     /// Compares the completions of one prompt: by what they earned as wholes, KL penalty included, and by their scores alone.
     fn compare(&self, own: &[f32], scores: &[f32], log_ratios: &[f32]) -> Compared {
         let (options, count) = (self.options, own.len());
-        let equal = scores.iter().all(|score| *score == scores[0]);
-        if options.filter_groups && equal {
-            return Compared { numbers: vec![None; count], left_out: (0..count).collect() };
-        }
         let all = |numbers: Vec<f32>| Compared {
             numbers: numbers.into_iter().map(Some).collect(),
             left_out: Vec::new(),
@@ -110,6 +112,20 @@ impl Estimate<'_> {
         }
         advantages
     }
+}
+
+/// Says whether a prompt's completions teach something by comparison: whether two of those that may learn scored
+/// differently, before any shaping (DAPO's dynamic sampling, Yu et al., 2025, section 3.2).
+///
+/// # Panics
+/// If there is not one reward for each completion.
+pub fn teaches(options: &PpoOptions, completions: &[Rollout], rewards: &[Reward]) -> bool {
+    assert_eq!(completions.len(), rewards.len(), "one reward per completion");
+    let may_learn = |rollout: &Rollout| rollout.stop.is_end() || !options.mask_unfinished;
+    let learning = completions.iter().zip(rewards).filter(|(rollout, _)| may_learn(rollout));
+    let mut scores = learning.map(|(_, reward)| reward.score());
+    let first = scores.next();
+    scores.any(|score| Some(score) != first)
 }
 
 /// Takes the `best` highest scored completions; of equal ones the earlier.

@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use advantages::teaches;
 use policy_loss::PolicyLoss;
 pub use stats::{Foresight, PairStats, PpoStats, ScoreStats, ValueStats};
 use stats::{PolicyTally, ValueTally};
@@ -277,7 +278,7 @@ impl<P: LanguageLearner, C: ScoreLearner> Ppo<P, C> {
         let completions = trajectories.stats.lengths.len();
         if !warming_up {
             // The KL of a policy that may not move says nothing about the coefficient.
-            self.state.kl.observe(trajectories.stats.kl, completions);
+            self.state.kl.observe(trajectories.stats.kl.unwrap_or_default(), completions);
         }
         self.state.iteration += 1;
         self.state.episodes += completions as u64;

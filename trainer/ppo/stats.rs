@@ -43,7 +43,8 @@ pub struct ScoreStats {
     /// Scores as they came, before normalization, clipping and penalties.
     pub scores: Summary,
     /// KL from the reference: mean over completions of the sum of k1 over tokens, whatever the penalty's estimator.
-    pub kl: f64,
+    /// `None` without a reference.
+    pub kl: Option<f64>,
     /// Mean over completions of the KL penalty in the reward.
     pub non_score_reward: f64,
     /// Mean over completions of the whole reward.
@@ -84,6 +85,7 @@ impl ScoreStats {
     pub fn metrics(&self) -> Vec<(String, f64)> {
         let mut metrics: Vec<(String, f64)> =
             self.of_rewards().into_iter().map(|(name, value)| (name.into(), value)).collect();
+        metrics.extend(self.kl.map(|kl| ("objective/kl".into(), kl)));
         let foreseen = self.foresight.iter().flat_map(Foresight::metrics);
         metrics.extend(foreseen.map(|(name, value)| (name.into(), value)));
         metrics.extend(self.zero_std.map(|share| ("frac_reward_zero_std".into(), share)));
@@ -98,12 +100,11 @@ impl ScoreStats {
         metrics
     }
 
-    fn of_rewards(&self) -> [(&'static str, f64); 25] {
+    fn of_rewards(&self) -> [(&'static str, f64); 24] {
         let (lengths, prompts) = (Summary::of(&self.lengths), Summary::of(&self.prompt_lengths));
         let rewards = Summary::of(&self.rewards);
         let unended = 1.0 - self.ended as f64 / self.lengths.len().max(1) as f64;
         [
-            ("objective/kl", self.kl),
             ("objective/entropy", self.entropy),
             ("objective/non_score_reward", self.non_score_reward),
             ("objective/rlhf_reward", self.rlhf_reward),

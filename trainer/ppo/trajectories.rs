@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Foresight, PairStats, ScoreStats, advantages::Estimate};
+use super::{
+    Foresight, PairStats, ScoreStats,
+    advantages::{Estimate, teaches},
+};
 use crate::{
     rollout::{Rollout, WeightVersion},
     trainer::{
@@ -85,6 +88,13 @@ impl Trajectories {
         let mut learns: Vec<bool> =
             ended.iter().map(|&ended| ended || !options.mask_unfinished).collect();
         let groups = rollouts.groups();
+        if options.filter_groups {
+            let (all, earned) = (rollouts.rollouts, rollouts.rewards);
+            let idle = |group: &&Range<usize>| {
+                !teaches(options, &all[(*group).clone()], &earned[(*group).clone()])
+            };
+            groups.iter().filter(idle).for_each(|group| learns[group.clone()].fill(false));
+        }
         let k1 = KlEstimator::K1.values(&old_logprobs[..ref_logprobs.len()], &ref_logprobs);
         let kls = of_each_rollout(&k1, &rows);
         let estimate =
@@ -100,7 +110,7 @@ impl Trajectories {
             .then(|| PairStats::of(&groups, shaped, (&kls, &learns), options.dpo_beta));
         let stats = ScoreStats {
             scores: Summary::of(&scores),
-            kl: per_completion(&k1, rows.len()),
+            kl: (!ref_logprobs.is_empty()).then(|| per_completion(&k1, rows.len())),
             non_score_reward: 0.0 - kl_coef * per_completion(&penalties, rows.len()),
             rlhf_reward,
             entropy: 0.0 - per_completion(&old_logprobs, rows.len()),

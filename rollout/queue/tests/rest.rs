@@ -65,6 +65,7 @@ fn a_snapshot_that_no_queue_can_have_left_is_refused_by_field() {
         version: WeightVersion(2),
         next: Ticket(6),
         dropped: 0,
+        refused: 0,
         ends: vec![Ticket(4)],
         out: vec![Ticket(5)],
         answered: vec![(Ticket(3), ())],
@@ -79,11 +80,11 @@ fn a_snapshot_that_no_queue_can_have_left_is_refused_by_field() {
     for (change, expected) in [
         (
             (|s| s.next = Ticket(7)) as fn(&mut QueueSnapshot<()>),
-            "next must be 6: 2 batches of 2, 0 dropped, 1 out and 1 answered, got 7",
+            "next must be 6: 2 batches of 2, 0 dropped, 0 refused, 1 out and 1 answered, got 7",
         ),
         (
             |s| s.iteration = u64::MAX,
-            "next must be 36893488147419103232: 18446744073709551615 batches of 2, 0 dropped, 1 out and 1 answered, got 6",
+            "next must be 36893488147419103232: 18446744073709551615 batches of 2, 0 dropped, 0 refused, 1 out and 1 answered, got 6",
         ),
         (
             |s| s.version = WeightVersion(u64::MAX),

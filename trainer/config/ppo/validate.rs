@@ -110,6 +110,12 @@ impl PpoOptions {
             self.filter_groups,
         )?;
         ensure(
+            self.filter_groups || self.max_refills == 0,
+            "max_refills",
+            "0 unless filter_groups is true",
+            self.max_refills,
+        )?;
+        ensure(
             self.has_critic() || self.critic_warmup_iterations == 0,
             "critic_warmup_iterations",
             "0 unless advantage is `gae`, for there is no critic",

@@ -57,6 +57,30 @@ fn prompts_that_teach_nothing_count_in_no_denominator() {
 }
 
 #[test]
+fn a_prompt_teaches_where_two_that_may_learn_scored_differently() {
+    let plain = options(PpoPreset::Dapo);
+    let masked = PpoOptions { mask_unfinished: true, ..plain.clone() };
+    let mut group: Vec<Rollout> = pairs().into_iter().take(2).collect();
+    let teaches = |options, group: &[Rollout], of: [f32; 2]| teaches(options, group, &scores(&of));
+    assert!(teaches(&plain, &group, [1.0, 0.0]) && !teaches(&plain, &group, [0.5, 0.5]));
+    assert!(teaches(&masked, &group, [1.0, 0.0]));
+    group[1].stop = StopReason::Length;
+    assert!(teaches(&plain, &group, [1.0, 0.0]) && !teaches(&masked, &group, [1.0, 0.0]));
+    assert!(!super::teaches(&plain, &group[..1], &scores(&[1.0])));
+}
+
+#[test]
+fn what_teaches_is_told_by_scores_before_they_are_shaped() {
+    // The penalty sets the two apart that earned the same.
+    let options =
+        PpoOptions { filter_groups: true, missing_eos_penalty: 1.0, ..options(PpoPreset::Dapo) };
+    let mut rollouts: Vec<Rollout> = pairs().into_iter().take(4).collect();
+    rollouts[3].stop = StopReason::Length;
+    let scored = ppo(options, 1.0).score(&rollouts, &scores(&[1.0, 0.0, 0.5, 0.5])).unwrap();
+    assert_eq!(scored.learns, [true, true, false, false]);
+}
+
+#[test]
 fn an_optimizer_step_with_nothing_to_learn_from_is_not_taken() {
     let options = PpoOptions { filter_groups: true, ..options(PpoPreset::Grpo) };
     let mut ppo = ppo(options, 1.0);
@@ -118,7 +142,7 @@ fn the_first_loss_of_online_dpo_is_ln_2() {
     let mut ppo = ppo(options(PpoPreset::OnlineDpo), 1.0);
     let scored = ppo.score(&pairs(), &scores(&EARNED)).unwrap();
     assert_eq!(scored.stats.pairs.unwrap().loss, std::f64::consts::LN_2);
-    assert_eq!(scored.stats.kl, 0.0);
+    assert_eq!(scored.stats.kl, Some(0.0));
 }
 
 #[test]
@@ -183,7 +207,7 @@ fn a_student_comes_near_its_teacher_by_the_kl_alone() {
             // Nothing that comes later is charged to a token.
             close(&[*advantage], &[scored.ref_logprobs[t] - scored.old_logprobs[t]]);
         }
-        kls.push(scored.stats.kl / f64::from(mean_length(&rollouts)));
+        kls.push(scored.stats.kl.unwrap() / f64::from(mean_length(&rollouts)));
         ppo.update(&scored).unwrap();
     }
     let (first, last) = (kls[0], kls[35..].iter().sum::<f64>() / 5.0);
