@@ -28,6 +28,7 @@ fn spec(name: &str, dtype: Dtype) -> ModelSpec {
     ModelSpec {
         family: Family::Llama,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size,
         intermediate_size,
         num_layers,

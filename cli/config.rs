@@ -6,8 +6,8 @@ use clap::{Subcommand, ValueEnum};
 
 use super::output::print;
 use crate::config::{
-    Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
-    SteerLm2Config, load, to_toml,
+    Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig,
+    SpinConfig, SteerLm2Config, load, to_toml,
 };
 
 /// Check a configuration, or show it with every default spelled out
@@ -40,6 +40,7 @@ struct Source {
 enum Kind {
     Sft,
     Rm,
+    Regression,
     Dpo,
     Kto,
     Spin,
@@ -63,6 +64,7 @@ fn resolved(source: &Source) -> anyhow::Result<String> {
     match source.command {
         Kind::Sft => toml_of::<SftConfig>(source),
         Kind::Rm => toml_of::<RewardModelConfig>(source),
+        Kind::Regression => toml_of::<RegressionConfig>(source),
         Kind::Dpo => toml_of::<DpoConfig>(source),
         Kind::Kto => toml_of::<KtoConfig>(source),
         Kind::Spin => toml_of::<SpinConfig>(source),

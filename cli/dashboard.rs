@@ -5,8 +5,8 @@ use std::path::Path;
 use super::output::note;
 use crate::{
     config::{
-        Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
-        SteerLm2Config,
+        Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig,
+        SpinConfig, SteerLm2Config,
     },
     run::page::{Address, Dashboard, DashboardError},
 };
@@ -49,6 +49,7 @@ macro_rules! run_config {
 run_config!(
     SftConfig,
     RewardModelConfig,
+    RegressionConfig,
     DpoConfig,
     KtoConfig,
     SpinConfig,

@@ -14,6 +14,7 @@ mod doctor;
 mod engine;
 mod eval;
 mod generate;
+mod named_number;
 mod new_model;
 mod opening;
 mod output;
@@ -54,6 +55,8 @@ enum Command {
     Sft(TrainingArguments),
     /// Train a reward model on pairs of a chosen and a rejected completion
     Rm(TrainingArguments),
+    /// Train a reward model that rates several attributes
+    Regression(TrainingArguments),
     /// Align a language model with pairs of a chosen and a rejected completion: DPO, IPO, RPO, ORPO, SimPO
     Dpo(TrainingArguments),
     /// Align a language model with completions that are each good or bad: KTO
@@ -105,6 +108,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Sft(arguments) => training::run(&arguments, Vec::new(), trainer::sft),
         Command::Rm(arguments) => training::run(&arguments, Vec::new(), trainer::reward_model),
+        Command::Regression(arguments) => {
+            training::run(&arguments, Vec::new(), trainer::regression)
+        }
         Command::Dpo(arguments) => training::run(&arguments, Vec::new(), trainer::dpo),
         Command::Kto(arguments) => training::run(&arguments, Vec::new(), trainer::kto),
         Command::Spin(arguments) => training::run(&arguments, Vec::new(), trainer::spin),

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::output::print;
 use crate::{
     config::{
-        ByteSize, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig,
-        SteerLm2Config, load,
+        ByteSize, Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+        SftConfig, SteerLm2Config, load,
     },
     run::plan::{Advice, Facts, Ledger, MemoryPlan, Part, Phase, Planned, advise, available},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// Say what a run will take in memory, whether that fits, and what to change
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration of an `sft`, `rm`, `dpo`, `kto`, `steerlm2` or `ppo`
+    /// The configuration of an `sft`, `rm`, `regression`, `dpo`, `kto`, `steerlm2` or `ppo`
     config: PathBuf,
     /// Which of them it is for, where its sections do not say
     #[arg(long, value_enum)]
@@ -39,6 +39,7 @@ pub(super) struct Arguments {
 enum Stage {
     Sft,
     Rm,
+    Regression,
     Dpo,
     Kto,
     #[value(name = "steerlm2")]
@@ -72,6 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match stage(arguments)? {
         Stage::Sft => plan::<SftConfig>(arguments),
         Stage::Rm => plan::<RewardModelConfig>(arguments),
+        Stage::Regression => plan::<RegressionConfig>(arguments),
         Stage::Dpo => plan::<DpoConfig>(arguments),
         Stage::Kto => plan::<KtoConfig>(arguments),
         Stage::SteerLm2 => plan::<SteerLm2Config>(arguments),
@@ -91,6 +93,7 @@ fn stage(arguments: &Arguments) -> anyhow::Result<Stage> {
     let told = [
         ("reward", Stage::Ppo),
         ("reward_model", Stage::Rm),
+        ("regression", Stage::Regression),
         ("dpo", Stage::Dpo),
         ("kto", Stage::Kto),
         ("steerlm2", Stage::SteerLm2),
@@ -100,7 +103,7 @@ fn stage(arguments: &Arguments) -> anyhow::Result<Stage> {
         Some((_, stage)) => Ok(*stage),
         None if keys.is_empty() => Ok(Stage::Sft),
         None => bail!(
-            "{}: has none of [sft], [reward_model], [dpo], [kto], [steerlm2] and [reward], which tell what it is for; name it with --stage",
+            "{}: has none of [sft], [reward_model], [regression], [dpo], [kto], [steerlm2] and [reward], which tell what it is for; name it with --stage",
             arguments.config.display()
         ),
     }

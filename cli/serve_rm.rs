@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
-use super::trainer;
+use super::{named_number::named_number, trainer};
 use crate::trainer::config::Device;
 
 /// Serve a reward model over HTTP, for `reward.kind = "http"` of runs elsewhere (docs/rewards.md)
@@ -23,6 +23,9 @@ pub(super) struct Arguments {
     /// Bring scores to mean 0 and variance 1 by what `rollforge rm` wrote beside the weights
     #[arg(long)]
     pub(super) standardize: bool,
+    /// What each label of a model with several counts: helpfulness=0.65,verbosity=-0.4
+    #[arg(long, value_name = "NAME=NUMBER,...", value_delimiter = ',', value_parser = named_number)]
+    pub(super) weights: Vec<(String, f64)>,
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value_t = Device::Cpu)]
     pub(super) device: Device,

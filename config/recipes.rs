@@ -3,8 +3,8 @@
 //! `tests/runs/recipes.rs` runs each of them for a step on a small model.
 
 use super::{
-    Config, DpoConfig, Error, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
-    SteerLm2Config, parse, to_toml,
+    Config, DpoConfig, Error, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig,
+    SpinConfig, SteerLm2Config, parse, to_toml,
 };
 
 /// A configuration to start from.
@@ -25,6 +25,8 @@ pub enum RecipeCommand {
     Sft,
     /// `rollforge rm`.
     Rm,
+    /// `rollforge regression`.
+    Regression,
     /// `rollforge dpo`.
     Dpo,
     /// `rollforge kto`.
@@ -51,6 +53,7 @@ macro_rules! recipe {
 pub const RECIPES: &[Recipe] = &[
     recipe!(Sft, "sft"),
     recipe!(Rm, "rm"),
+    recipe!(Regression, "regression"),
     recipe!(Ppo, "ppo-rlhf"),
     recipe!(Ppo, "ppo-reasoning"),
     recipe!(Ppo, "ppo-async"),
@@ -105,6 +108,7 @@ impl Recipe {
         match self.command {
             RecipeCommand::Sft => self.resolved_as::<SftConfig>(overrides),
             RecipeCommand::Rm => self.resolved_as::<RewardModelConfig>(overrides),
+            RecipeCommand::Regression => self.resolved_as::<RegressionConfig>(overrides),
             RecipeCommand::Dpo => self.resolved_as::<DpoConfig>(overrides),
             RecipeCommand::Kto => self.resolved_as::<KtoConfig>(overrides),
             RecipeCommand::Spin => self.resolved_as::<SpinConfig>(overrides),
@@ -126,6 +130,7 @@ impl RecipeCommand {
         match self {
             Self::Sft => "sft",
             Self::Rm => "rm",
+            Self::Regression => "regression",
             Self::Dpo => "dpo",
             Self::Kto => "kto",
             Self::Spin => "spin",

@@ -22,12 +22,14 @@ const FREE: [&str; 8] = [
 ];
 const FREE_ENDING: &str = "deadline_seconds";
 /// How long a run is. A learning rate that falls to the end of the run depends on it.
-const LENGTHS: [&str; 11] = [
+const LENGTHS: [&str; 13] = [
     "ppo.iterations",
     "sft.epochs",
     "sft.max_steps",
     "reward_model.epochs",
     "reward_model.max_steps",
+    "regression.epochs",
+    "regression.max_steps",
     "dpo.epochs",
     "dpo.max_steps",
     "kto.epochs",

@@ -81,6 +81,11 @@ impl<'a> FoundColumns<'a> {
         }
     }
 
+    /// Says whether there is a column of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.contains(&name)
+    }
+
     /// Returns the column for a setting, which must be there.
     ///
     /// # Errors

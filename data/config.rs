@@ -78,6 +78,9 @@ pub struct Columns {
     pub chosen_reward: Option<String>,
     /// How good the rejected one is, a number. Usually `rejected_reward`.
     pub rejected_reward: Option<String>,
+    /// Columns with ratings, which `regression.attributes` names. Empty stands for the usual ones.
+    #[serde(skip)]
+    pub attributes: Vec<String>,
 }
 
 impl DataConfig {

@@ -451,7 +451,7 @@ fn leave_out_prompt(a: &mut Tokens, b: &mut Tokens) {
 }
 
 /// Encodes a completion to be judged, after its prompt where it has one.
-fn judged(
+pub(super) fn judged(
     prompt: Option<Content>,
     completion: Content,
     encoder: &TextEncoder<'_>,

@@ -55,6 +55,7 @@ impl EngineModel {
         let spec = ModelSpec {
             family: Family::Llama,
             head: Head::LanguageModel,
+            labels: Vec::new(),
             hidden_size: 32,
             intermediate_size: 64,
             num_layers: 2,

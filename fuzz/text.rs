@@ -4,7 +4,8 @@ use std::{path::Path, sync::OnceLock};
 
 use rollforge::{
     config::{
-        self, Config, DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SteerLm2Config,
+        self, Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+        SftConfig, SteerLm2Config,
     },
     data::{
         DataConfig, OverLong, PairSample, PromptSample, Sample, SftSample, TextEncoder, load_train,
@@ -23,6 +24,7 @@ pub fn config(data: &[u8]) {
     let overrides: Vec<String> = overrides.unwrap_or_default().lines().map(Into::into).collect();
     one_config::<PpoConfig>(text, &overrides);
     one_config::<RewardModelConfig>(text, &overrides);
+    one_config::<RegressionConfig>(text, &overrides);
     one_config::<DpoConfig>(text, &overrides);
     one_config::<KtoConfig>(text, &overrides);
     one_config::<SteerLm2Config>(text, &overrides);

@@ -1,9 +1,9 @@
 //! `config.json` into a [`ModelSpec`]: as transformers 4 writes it (`rope_theta`, `rope_scaling`, `torch_dtype`) and as 5
 //! does (`rope_parameters`, `dtype`). Absent keys have the defaults of the transformers class.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::{Error, Family, Head, ModelSpec, RopeScaling, error::Result, fields::Fields, files};
 use crate::rollout::Dtype;
@@ -13,6 +13,7 @@ pub(super) const MOST_WIDTH: usize = 1 << 20;
 pub(super) const MOST_LAYERS: usize = 1 << 12;
 pub(super) const MOST_VOCABULARY: usize = 1 << 26;
 pub(super) const MOST_POSITIONS: usize = 1 << 30;
+const MOST_LABELS: usize = 1 << 10;
 
 /// What `config.json` says of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,9 +43,11 @@ pub(super) fn parse(fields: Fields<'_>) -> Result<Config> {
     let attention_bias = fields.flag("attention_bias")?.unwrap_or(false);
     let dtype = dtype(fields)?;
     let (rope_theta, rope_scaling) = rope(fields, max_positions)?;
+    let head = head(fields, family)?;
     let spec = ModelSpec {
         family,
-        head: head(fields, family)?,
+        head,
+        labels: labels(fields, head)?,
         hidden_size,
         intermediate_size: fields.required_size("intermediate_size", MOST_VOCABULARY)?,
         num_layers,
@@ -143,22 +146,32 @@ fn head(fields: Fields<'_>, family: Family) -> Result<Head> {
             })?
         }
     };
-    if head == Head::Score {
-        let labels = match (fields.object("id2label")?, fields.size("num_labels", usize::MAX)?) {
-            (Some(names), _) => names.object.len(),
-            // Two is the default of transformers.
-            (None, number) => number.unwrap_or(2),
-        };
-        if labels != 1 {
-            return Err(Error::Field {
-                path: fields.path.to_owned(),
-                field: "num_labels".into(),
-                rule: "1 (a reward or value model has one label)".into(),
-                got: labels.to_string(),
-            });
-        }
-    }
     Ok(head)
+}
+
+/// The names of a score head's numbers: those of `id2label`, or else transformers' own for so many.
+fn labels(fields: Fields<'_>, head: Head) -> Result<Vec<String>> {
+    if head == Head::LanguageModel {
+        return Ok(Vec::new());
+    }
+    let Some(named) = fields.object("id2label")? else {
+        // Two is the default of transformers.
+        let number = fields.size("num_labels", MOST_LABELS)?.unwrap_or(2);
+        let names = (0..number).map(|label| format!("LABEL_{label}"));
+        return Ok(if number == 1 { Vec::new() } else { names.collect() });
+    };
+    let number = named.object.len();
+    let rule =
+        format!("names for 0 to the number of labels less 1, no two alike, at most {MOST_LABELS}");
+    if !(1..=MOST_LABELS).contains(&number) {
+        return Err(fields.broken("id2label", &rule));
+    }
+    let name = |label: usize| named.object.get(&label.to_string()).and_then(Value::as_str);
+    let names: Option<Vec<String>> =
+        (0..number).map(|label| name(label).map(str::to_owned)).collect();
+    let distinct = |names: &Vec<String>| names.iter().collect::<BTreeSet<_>>().len() == number;
+    let names = names.filter(distinct).ok_or_else(|| fields.broken("id2label", &rule))?;
+    Ok(if names == [Head::UNNAMED] { Vec::new() } else { names })
 }
 
 /// Keys that would make another model of the same sizes, which we would compute wrongly.

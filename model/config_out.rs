@@ -1,6 +1,6 @@
 //! A [`ModelSpec`] into the `config.json` that transformers reads, 4.43 and later as well as 5.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Family, GenerationConfig, Head, ModelSpec, RopeScaling};
 use crate::rollout::Dtype;
@@ -31,9 +31,17 @@ pub(super) fn to_json(spec: &ModelSpec, dtype: Dtype, ids: &GenerationConfig) ->
     put_rope(spec, &mut put);
     put_family(spec, &mut put);
     if spec.head == Head::Score {
-        put("num_labels", json!(1));
-        put("id2label", json!({"0": "LABEL_0"}));
-        put("label2id", json!({"LABEL_0": 0}));
+        let names = spec.label_names();
+        let numbered = || names.iter().enumerate();
+        let by_number: Map<String, Value> =
+            numbered().map(|(n, name)| (n.to_string(), json!(name))).collect();
+        let by_name: Map<String, Value> =
+            numbered().map(|(n, name)| (name.clone(), json!(n))).collect();
+        put("num_labels", json!(names.len()));
+        put("id2label", by_number.into());
+        put("label2id", by_name.into());
+        // Else transformers takes several labels for classes.
+        put("problem_type", json!("regression"));
     }
     // Absent ids must not become the class's defaults (1 and 2 for Llama), hence null.
     for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {

@@ -50,36 +50,38 @@ pub fn random_weights(spec: &ModelSpec, init: Init) -> Weights {
 
 /// Returns a language model's transformer under a new score head, for a reward or value model.
 ///
-/// The transformer's tensors are shared, not copied. `score.weight` is drawn from N(0, 1/(hidden + 1)) (Huang et al.,
-/// 2024, after Stiennon et al., 2020). A model that has a score head already is returned as it is.
+/// The head has a number for each of `labels`, or one without a name where there are none. The transformer's tensors are
+/// shared, not copied. `score.weight` is drawn from N(0, 1/(hidden + 1)) (Huang et al., 2024, after Stiennon et al.,
+/// 2020). A model that has a score head already is returned as it is.
 ///
 /// # Errors
 /// When the weights are not those of `spec`.
 pub fn with_score_head(
     spec: &ModelSpec,
     weights: &Weights,
+    labels: &[String],
     seed: u64,
 ) -> Result<(ModelSpec, Weights)> {
     let path = std::path::PathBuf::from("score head");
     let coverage = weights.check_coverage(&spec.tensors());
     coverage.map_err(|reason| Error::Coverage { path, reason })?;
-    let scored = spec.with_head(Head::Score);
     if spec.head == Head::Score {
-        return Ok((scored, weights.clone()));
+        return Ok((spec.clone(), weights.clone()));
     }
+    let scored = spec.with_labels(labels);
     let body = weights.iter().filter(|(name, _)| *name != "lm_head.weight");
     let mut tensors: BTreeMap<String, WeightTensor> =
         body.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     let dtype = tensors.get("model.norm.weight").map_or(spec.dtype, |tensor| tensor.dtype);
-    let memory = store(score_head(spec, seed), dtype, weights.lease());
-    let head = WeightTensor { dtype, shape: vec![1, spec.hidden_size], memory };
+    let memory = store(score_head(&scored, seed), dtype, weights.lease());
+    let head = WeightTensor { dtype, shape: vec![scored.num_labels(), spec.hidden_size], memory };
     tensors.insert(SCORE.into(), head);
     Ok((scored, Weights::new(weights.version(), weights.lease().clone(), tensors)))
 }
 
 fn score_head(spec: &ModelSpec, seed: u64) -> Vec<f32> {
     let std = 1.0 / ((spec.hidden_size + 1) as f32).sqrt();
-    normal(SCORE, spec.hidden_size, Init { std, seed })
+    normal(SCORE, spec.num_labels() * spec.hidden_size, Init { std, seed })
 }
 
 /// Draws from N(0, std²) with a generator of the tensor's own, so that one tensor's numbers do not hang on another's.

@@ -241,7 +241,8 @@ pub fn read_adapter(dir: &Path, spec: &ModelSpec) -> Result<Adapter> {
     let tensors = Weights::new(WeightVersion::default(), tensors.lease().clone(), named);
     let mut expected = lora.tensors(spec);
     if head {
-        expected.push(TensorSpec { name: Head::SCORE.into(), shape: vec![1, spec.hidden_size] });
+        let shape = vec![spec.num_labels(), spec.hidden_size];
+        expected.push(TensorSpec { name: Head::SCORE.into(), shape });
     }
     let covered = tensors.check_coverage(&expected);
     covered.map_err(|reason| Error::Coverage { path: path.clone(), reason })?;

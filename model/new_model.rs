@@ -218,6 +218,7 @@ impl NewModelSpec {
         ModelSpec {
             family: self.family,
             head: Head::LanguageModel,
+            labels: Vec::new(),
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
             num_layers: self.num_layers,

@@ -46,13 +46,15 @@ pub enum RopeScaling {
 pub enum Head {
     /// Logits over the vocabulary: `lm_head.weight`, or the embedding again where tied.
     LanguageModel,
-    /// One number per token: `score.weight` of shape `[1, hidden]`, as in a one-label sequence classifier.
+    /// One number per token and label: `score.weight` of shape `[labels, hidden]`, as in a sequence classifier.
     Score,
 }
 
 impl Head {
     /// What the tensor of a score head is called.
     pub const SCORE: &'static str = "score.weight";
+    /// What transformers calls the only label of a head where nobody has named it.
+    pub const UNNAMED: &'static str = "LABEL_0";
 }
 
 /// The shape of a transformer. Sizes are in elements.
@@ -62,6 +64,10 @@ pub struct ModelSpec {
     pub family: Family,
     /// What stands on top.
     pub head: Head,
+    /// What the numbers of a score head are called, one name each, no two alike. Empty for a language model, and where
+    /// there is one number without a name.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the feed-forward layer.
@@ -117,6 +123,25 @@ impl ModelSpec {
         Self { head, ..self.clone() }
     }
 
+    /// Returns the same transformer under a score head with a number for each of these names.
+    #[must_use]
+    pub fn with_labels(&self, labels: &[String]) -> Self {
+        Self { head: Head::Score, labels: labels.to_vec(), ..self.clone() }
+    }
+
+    /// Returns how many numbers a score head gives.
+    pub fn num_labels(&self) -> usize {
+        self.labels.len().max(1)
+    }
+
+    /// Returns the names of a score head's numbers; one without a name is transformers' `LABEL_0`.
+    pub fn label_names(&self) -> Vec<String> {
+        match self.labels.is_empty() {
+            true => vec![Head::UNNAMED.into()],
+            false => self.labels.clone(),
+        }
+    }
+
     /// Lists every tensor of a checkpoint of this model, by its Hugging Face name.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut list = Tensors(Vec::new());
@@ -128,7 +153,7 @@ impl ModelSpec {
         match self.head {
             Head::LanguageModel if self.tie_word_embeddings => {}
             Head::LanguageModel => list.add("lm_head.weight", &[self.vocab_size, self.hidden_size]),
-            Head::Score => list.add(Head::SCORE, &[1, self.hidden_size]),
+            Head::Score => list.add(Head::SCORE, &[self.num_labels(), self.hidden_size]),
         }
         list.0
     }

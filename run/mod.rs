@@ -1,6 +1,6 @@
 //! The loops: the only place that sees engine and trainer together.
 //!
-//! [`sft`], [`reward_model`], [`dpo`], [`kto`], [`spin`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
+//! [`sft`], [`reward_model`], [`regression`], [`dpo`], [`kto`], [`spin`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
 #![cfg_attr(
     not(feature = "libtorch"),
@@ -62,6 +62,8 @@ pub mod record;
 #[cfg(feature = "libtorch")]
 mod reference;
 #[cfg(feature = "libtorch")]
+mod regression;
+#[cfg(feature = "libtorch")]
 mod relay;
 #[cfg(feature = "libtorch")]
 mod reward;
@@ -105,6 +107,8 @@ pub use observer::{Observer, Silent};
 #[cfg(feature = "libtorch")]
 pub use ppo::{PpoOutcome, ppo};
 pub use progress::Progress;
+#[cfg(feature = "libtorch")]
+pub use regression::{RegressionOutcome, regression};
 #[cfg(feature = "libtorch")]
 pub use reward_model::{RewardModelOutcome, reward_model};
 #[cfg(feature = "libtorch")]

@@ -1,8 +1,8 @@
 //! Model directories into trained models, and back.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::model_directory;
 use crate::{
@@ -69,7 +69,7 @@ impl Learning<'_> {
     ///
     /// # Errors
     /// As [`load`]; when an adapter does not fit the model, or what is to stay as it is is no part of it.
-    pub(super) fn learner(&self, opened: &Model, wanted: Wanted) -> Result<LearningModel> {
+    pub(super) fn learner(&self, opened: &Model, wanted: Wanted<'_>) -> Result<LearningModel> {
         let (spec, weights) = headed(opened, wanted)?;
         let adapter = match &self.lora.adapter {
             Some(path) => {
@@ -83,12 +83,17 @@ impl Learning<'_> {
         Ok(LearningModel::new(model, self.optimizer)?.with_average(self.ema.decay)?)
     }
 
-    /// Loads what learns beside a policy: an adapter of it is new, and all of it learns otherwise.
+    /// Loads what learns beside a policy: an adapter of it is new, and all of it learns otherwise. `sum` weighs the labels of
+    /// a model that has several.
     ///
     /// # Errors
-    /// As [`load`].
-    pub(super) fn critic(&self, opened: &Model) -> Result<LearningModel> {
-        let (spec, weights) = headed(opened, Wanted::ZeroScore)?;
+    /// As [`load`], and when several labels have no weights.
+    pub(super) fn critic(
+        &self,
+        opened: &Model,
+        sum: &BTreeMap<String, f64>,
+    ) -> Result<LearningModel> {
+        let (spec, weights) = headed(opened, Wanted::ZeroScore(sum))?;
         let adapter = match &self.lora.adapter {
             Some(path) => {
                 let lora = read_adapter(path, &spec)?.lora;
@@ -110,51 +115,134 @@ impl Learning<'_> {
 }
 
 /// The head that a model is wanted with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Wanted<'a> {
     /// Logits.
     LanguageModel,
-    /// A score; a language model gets a new head, drawn by this seed.
+    /// One score; a language model gets a new head, drawn by this seed.
     Score(u64),
-    /// A score; a language model gets a head of zeros, so that a critic starts by expecting nothing.
-    ZeroScore,
+    /// One score; a language model gets a head of zeros, so that a critic starts by expecting nothing. Of a model with
+    /// several labels it is their weighted sum, where weights are given.
+    ZeroScore(&'a BTreeMap<String, f64>),
+    /// A score for each of these names; a language model gets a new head, drawn by this seed.
+    Attributes(u64, &'a [String]),
+    /// Whatever scores it has.
+    Scores,
 }
 
 /// Loads an opened model.
 ///
 /// # Errors
 /// When its weights cannot be used, or a score model is asked for tokens.
-pub(super) fn load(opened: &Model, wanted: Wanted, options: &ModelOptions) -> Result<torch::Model> {
+pub(super) fn load(
+    opened: &Model,
+    wanted: Wanted<'_>,
+    options: &ModelOptions,
+) -> Result<torch::Model> {
     let (spec, weights) = headed(opened, wanted)?;
     Ok(torch::Model::load(&spec, &weights, options)?)
 }
 
 /// Returns an opened model's shape and weights with the head that is wanted.
-fn headed(opened: &Model, wanted: Wanted) -> Result<(ModelSpec, Weights)> {
+fn headed(opened: &Model, wanted: Wanted<'_>) -> Result<(ModelSpec, Weights)> {
     let weights = opened.checkpoint.weights(Dtype::F32)?;
-    let spec = opened.spec();
+    let (spec, dir) = (opened.spec(), opened.checkpoint.dir().display());
+    let is_scored = spec.head == Head::Score;
     Ok(match wanted {
         Wanted::LanguageModel => {
-            ensure!(
-                spec.head == Head::LanguageModel,
-                "{}: must be a language model, this one has a score head",
-                opened.checkpoint.dir().display()
-            );
+            ensure!(!is_scored, "{dir}: must be a language model, this one has a score head");
             (spec.clone(), weights)
         }
-        Wanted::Score(seed) => with_score_head(spec, &weights, seed)?,
-        Wanted::ZeroScore => {
-            let (scored, weights) = with_score_head(spec, &weights, 0)?;
-            let weights =
-                if spec.head == Head::Score { weights } else { with_zero_head(&scored, &weights) };
+        Wanted::Score(seed) => {
+            one_label(opened)?;
+            with_score_head(spec, &weights, &[], seed)?
+        }
+        Wanted::ZeroScore(sum) if is_scored && !sum.is_empty() => {
+            with_weighted_head(spec, &weights, &label_weights(opened, sum)?)?
+        }
+        Wanted::ZeroScore(_) => {
+            one_label(opened)?;
+            let (scored, weights) = with_score_head(spec, &weights, &[], 0)?;
+            let zeros = || with_head(&weights, vec![0.0; spec.hidden_size]);
+            let weights = if is_scored { weights } else { zeros() };
             (scored, weights)
+        }
+        Wanted::Attributes(seed, names) => {
+            let labels = spec.label_names();
+            ensure!(
+                !is_scored || labels == names,
+                "{dir}: its labels must be regression.attributes ({}), got {}",
+                names.join(", "),
+                labels.join(", ")
+            );
+            with_score_head(spec, &weights, names, seed)?
+        }
+        Wanted::Scores => {
+            ensure!(is_scored, "{dir}: must have a score head, this is a language model");
+            (spec.clone(), weights)
         }
     })
 }
 
-fn with_zero_head(spec: &ModelSpec, weights: &Weights) -> Weights {
-    let zeros = Memory::from_vec(vec![0.0f32; spec.hidden_size], weights.lease());
-    let head = WeightTensor { dtype: Dtype::F32, shape: vec![1, spec.hidden_size], memory: zeros };
+/// Checks that a model has no more than one label, where one number is needed.
+fn one_label(opened: &Model) -> Result<()> {
+    let spec = opened.spec();
+    ensure!(
+        spec.num_labels() == 1,
+        "{}: must have one label, this model has {}: {} (a reward source of kind \"model\" takes weights for them)",
+        opened.checkpoint.dir().display(),
+        spec.num_labels(),
+        spec.labels.join(", ")
+    );
+    Ok(())
+}
+
+/// Returns the weight of each of a model's labels, 0 for those that are not named.
+///
+/// # Errors
+/// When a name is none of the model's; when there are several labels and no name.
+pub(super) fn label_weights(opened: &Model, weights: &BTreeMap<String, f64>) -> Result<Vec<f32>> {
+    let labels = opened.spec().label_names();
+    if weights.is_empty() {
+        one_label(opened)?;
+        return Ok(vec![1.0]);
+    }
+    for name in weights.keys() {
+        ensure!(
+            labels.contains(name),
+            "{}: weights must name labels of the model ({}), got {name:?}",
+            opened.checkpoint.dir().display(),
+            labels.join(", ")
+        );
+    }
+    let weight = |name| weights.get(name).copied().unwrap_or_default() as f32;
+    Ok(labels.iter().map(weight).collect())
+}
+
+/// Makes one label of several: the sum of a head's rows by their weights gives the sum of their numbers.
+fn with_weighted_head(
+    spec: &ModelSpec,
+    weights: &Weights,
+    sum: &[f32],
+) -> Result<(ModelSpec, Weights)> {
+    let rows = weights.get(Head::SCORE).context("a score head has weights")?;
+    // Nobody writes what was just read from a file.
+    let reading = weights.lease().read(Duration::from_secs(1));
+    let reading = reading.context("the score head is being written")?;
+    let rows = rows.f32(&reading);
+    let column = |i: usize| {
+        let terms = sum.iter().zip(rows.chunks_exact(spec.hidden_size));
+        terms.map(|(weight, row)| weight * row[i]).sum()
+    };
+    let head = (0..spec.hidden_size).map(column).collect();
+    Ok((spec.with_labels(&[]), with_head(weights, head)))
+}
+
+/// Puts a score head of one label on a transformer.
+fn with_head(weights: &Weights, head: Vec<f32>) -> Weights {
+    let shape = vec![1, head.len()];
+    let memory = Memory::from_vec(head, weights.lease());
+    let head = WeightTensor { dtype: Dtype::F32, shape, memory };
     let mut tensors: BTreeMap<_, _> =
         weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
     tensors.insert(Head::SCORE.into(), head);

@@ -111,7 +111,7 @@ pub(super) fn learning(config: &impl OfflineConfig) -> Learning<'_> {
 pub(super) fn learner(
     config: &impl OfflineConfig,
     base: &Model,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Result<LearningModel> {
     learning(config).learner(base, wanted)
 }
@@ -177,6 +177,8 @@ pub(super) fn train<C: Offline, S>(
             let batch: Vec<_> = batches.deal().into_iter().map(|i| lessons.train[i]).collect();
             let stepped: Step<_> = trainer.step(&batch)?;
             let mut metrics = Metrics::from_iter(stepped.metrics());
+            let named = stepped.found.named_metrics();
+            named.into_iter().for_each(|(name, value)| metrics.set(name, value));
             watch.lap(Lane::Train, "update")?;
             let looked_at = (stepped.skips, &trainer.model().model);
             metrics.extend(invariants.stepped(step, looked_at, &mut session)?);
@@ -187,6 +189,10 @@ pub(super) fn train<C: Offline, S>(
                 && let Some(found) = measured(&trainer)?
             {
                 metrics.extend(Metrics::from_iter(found.eval_metrics()));
+                let named = found.named_metrics();
+                named
+                    .into_iter()
+                    .for_each(|(name, value)| metrics.set(format!("eval/{name}"), value));
                 evaluation = Some(found);
                 watch.lap(Lane::Score, "eval")?;
             }

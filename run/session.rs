@@ -18,8 +18,8 @@ use super::{
     stopwatch::Stopwatch,
 };
 use crate::config::{
-    Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RewardModelConfig,
-    SftConfig, SteerLm2Config, StopConfig, to_toml,
+    Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RegressionConfig,
+    RewardModelConfig, SftConfig, SteerLm2Config, StopConfig, to_toml,
 };
 
 /// What every run's configuration says about its directory.
@@ -66,6 +66,7 @@ run_config!(
     SftConfig: |_| Vec::new(),
     SteerLm2Config: |_| Vec::new(),
     RewardModelConfig: |_| Vec::new(),
+    RegressionConfig: |_| Vec::new(),
     DpoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
     KtoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
     PpoConfig: read_beside

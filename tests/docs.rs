@@ -8,8 +8,8 @@ use std::{
 };
 
 use rollforge::config::{
-    self, Config, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig,
-    SpinConfig, SteerLm2Config,
+    self, Config, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+    SftConfig, SpinConfig, SteerLm2Config,
 };
 
 fn root() -> &'static Path {
@@ -161,6 +161,7 @@ fn knows<T: Config>(key: &str, least: &str) -> bool {
 fn is_known(key: &str) -> bool {
     knows::<SftConfig>(key, RUN)
         || knows::<RewardModelConfig>(key, RUN)
+        || knows::<RegressionConfig>(key, RUN)
         || knows::<DpoConfig>(key, RUN)
         || knows::<KtoConfig>(key, RUN)
         || knows::<SpinConfig>(key, RUN)
@@ -173,11 +174,12 @@ fn is_known(key: &str) -> bool {
 
 /// The words in back quotes that look like keys of ours: the name of a section, a dot, and more names.
 fn keys(page: &str) -> BTreeSet<String> {
-    const SECTIONS: [&str; 23] = [
+    const SECTIONS: [&str; 24] = [
         "model",
         "data",
         "sft",
         "reward_model",
+        "regression",
         "dpo",
         "kto",
         "spin",
@@ -233,6 +235,7 @@ fn every_option_that_a_page_names_exists() {
             "algorithms.md",
             "preference.md",
             "kto.md",
+            "regression.md",
             "spin.md",
             "steerlm.md",
             "evaluation.md",

@@ -133,7 +133,7 @@ fn scored(root: &Path) -> Option<PathBuf> {
     }
     let model = Model::open(&support::golden("mistral")).unwrap();
     let weights = model.checkpoint.weights(Dtype::F32).unwrap();
-    let (spec, weights) = with_score_head(model.spec(), &weights, 7).unwrap();
+    let (spec, weights) = with_score_head(model.spec(), &weights, &[], 7).unwrap();
     let companions = Companions { generation: model.generation.clone(), ..Companions::default() };
     Some(written(&root.join("mistral-under-score-head"), &spec, &weights, &companions))
 }

@@ -158,7 +158,8 @@ pub trait LanguageLearner: LanguageModel + Learner {
     ) -> Result<(), Error>;
 }
 
-/// A model with one number per token: a critic, or a reward model.
+/// A model with one number per token, a critic or a reward model; or with one for each of several labels: what is said of
+/// "the number" below is then said of as many, label by label, row after row.
 pub trait ScoreModel {
     /// Computes the number at each selected row: what a critic expects before the next token.
     ///

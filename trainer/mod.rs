@@ -18,6 +18,7 @@ mod phases;
 pub mod ppo;
 pub mod preference;
 pub mod referred;
+pub mod regression;
 pub mod reward;
 pub mod reward_model;
 pub mod schedule;

@@ -57,6 +57,12 @@ pub trait Findings {
 
     /// Returns the metrics of an evaluation.
     fn eval_metrics(&self) -> Vec<(&'static str, f64)>;
+
+    /// Returns the metrics of either whose names the data give; those of an evaluation get `eval/` before them. Default:
+    /// none.
+    fn named_metrics(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }
 
 /// One way through a batch of samples.

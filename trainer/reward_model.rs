@@ -132,23 +132,49 @@ impl<L: ScoreLearner> Objective<L> for RewardModelOptions {
 /// Scores sequences, in forward passes of at most `token_budget` tokens. Scores come in the order of the sequences.
 ///
 /// # Errors
-/// When the model cannot compute.
+/// When the model cannot compute, or has several labels.
 pub fn score(
     model: &(impl ScoreModel + ?Sized),
     sequences: &[&[u32]],
     token_budget: usize,
 ) -> Result<Vec<f32>, Error> {
+    rate(model, 1, sequences, token_budget)
+}
+
+/// Does what [`score`] does with a model of several labels: `[sequences, labels]`, one sequence after the other.
+///
+/// # Errors
+/// When the model cannot compute, or has another number of labels.
+pub fn rate(
+    model: &(impl ScoreModel + ?Sized),
+    labels: usize,
+    sequences: &[&[u32]],
+    token_budget: usize,
+) -> Result<Vec<f32>, Error> {
     let lengths: Vec<usize> = sequences.iter().map(|tokens| tokens.len()).collect();
     let all: Vec<usize> = (0..sequences.len()).collect();
-    let mut scores = vec![0.0; sequences.len()];
+    let mut scores = vec![0.0; sequences.len() * labels];
     for members in micro_batches(&all, &lengths, token_budget) {
         let mut batch = PackedBatch::default();
         members.iter().for_each(|&i| push(&mut batch, sequences[i]));
-        for (i, score) in members.into_iter().zip(model.scores(&batch)?) {
-            scores[i] = score;
+        let rated = model.scores(&batch)?;
+        check_labels(&rated, members.len(), labels)?;
+        for (i, rated) in members.into_iter().zip(rated.chunks_exact(labels)) {
+            scores[i * labels..][..labels].copy_from_slice(rated);
         }
     }
     Ok(scores)
+}
+
+/// Checks that a model has given so many numbers for each sequence.
+pub(super) fn check_labels(scores: &[f32], sequences: usize, labels: usize) -> Result<(), Error> {
+    match scores.len() == sequences * labels {
+        true => Ok(()),
+        false => {
+            let what = format!("the scores of {sequences} sequences");
+            Err(Error::input(what, "one for each label", scores.len()))
+        }
+    }
 }
 
 /// Cuts pairs into micro-batches; the two halves of a pair stay together.
@@ -169,7 +195,8 @@ fn pack(pairs: &[PreferencePair<'_>]) -> PackedBatch {
     batch
 }
 
-fn push(batch: &mut PackedBatch, tokens: &[u32]) {
+/// Adds a sequence of which the last token is scored.
+pub(super) fn push(batch: &mut PackedBatch, tokens: &[u32]) {
     batch.push(tokens, &vec![false; tokens.len()]);
 }
 

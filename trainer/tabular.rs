@@ -218,3 +218,60 @@ impl Learner for TokenValues {
         self.0.discard()
     }
 }
+
+/// A model that rates a sequence by its last token: `[tokens, labels]` numbers in a table.
+#[derive(Clone, Debug)]
+pub(super) struct TokenRatings {
+    pub(super) table: Table,
+    pub(super) labels: usize,
+}
+
+impl TokenRatings {
+    fn places(&self, batch: &PackedBatch) -> Vec<usize> {
+        let last = tokens(batch, batch.last_rows()).into_iter();
+        let rows = last.map(|token| token as usize * self.labels);
+        rows.flat_map(|start| start..start + self.labels).collect()
+    }
+}
+
+impl ScoreModel for TokenRatings {
+    fn values(&self, batch: &PackedBatch) -> Result<Vec<f32>, Error> {
+        self.scores(batch)
+    }
+
+    fn scores(&self, batch: &PackedBatch) -> Result<Vec<f32>, Error> {
+        Ok(self.places(batch).into_iter().map(|place| self.table.weights[place] as f32).collect())
+    }
+}
+
+impl ScoreLearner for TokenRatings {
+    fn train_values(
+        &mut self,
+        batch: &PackedBatch,
+        loss: &mut dyn FnMut(&[f32]) -> Vec<f32>,
+    ) -> Result<(), Error> {
+        self.train_scores(batch, loss)
+    }
+
+    fn train_scores(
+        &mut self,
+        batch: &PackedBatch,
+        loss: &mut dyn FnMut(&[f32]) -> Vec<f32>,
+    ) -> Result<(), Error> {
+        let gradients = loss(&self.scores(batch)?);
+        for (place, gradient) in self.places(batch).into_iter().zip(gradients) {
+            self.table.gradient[place] += f64::from(gradient);
+        }
+        Ok(())
+    }
+}
+
+impl Learner for TokenRatings {
+    fn step(&mut self, lr: f64) -> Result<f64, Error> {
+        self.table.step(lr)
+    }
+
+    fn discard(&mut self) -> Result<(), Error> {
+        self.table.discard()
+    }
+}

@@ -48,6 +48,7 @@ pub(super) struct Arguments {
 enum Command {
     Sft,
     Rm,
+    Regression,
     Dpo,
     Kto,
     Ppo,
@@ -58,6 +59,7 @@ impl From<Command> for Task {
         match command {
             Command::Sft => Self::Sft,
             Command::Rm => Self::Rm,
+            Command::Regression => Self::Regression,
             Command::Dpo => Self::Dpo,
             Command::Kto => Self::Kto,
             Command::Ppo => Self::Ppo,

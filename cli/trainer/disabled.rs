@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, serve_rm},
     config::{
-        DpoConfig, EvalConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig, SpinConfig,
-        SteerLm2Config,
+        DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+        SftConfig, SpinConfig, SteerLm2Config,
     },
     model::Model,
     run::{Launch, eval::EvalReport},
@@ -24,6 +24,11 @@ pub(in crate::cli) fn sft(_: &SftConfig, _: Launch<'_>) -> Result<Vec<String>> {
 /// Says what is missing.
 pub(in crate::cli) fn reward_model(_: &RewardModelConfig, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge rm {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn regression(_: &RegressionConfig, _: Launch<'_>) -> Result<Vec<String>> {
+    bail!("rollforge regression {NEEDED}")
 }
 
 /// Says what is missing.

@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::{
     cli::{bench, demo, opening::OpeningArguments, output::print, report, serve_rm, signals},
     config::{
-        ComputeDtype, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig,
-        SpinConfig, SteerLm2Config,
+        ComputeDtype, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     engine::EngineDtype,
     model::Model,
@@ -46,6 +46,18 @@ pub(in crate::cli) fn reward_model(
         format!("reward model: {}", outcome.reward_model.display()),
         format!("accuracy: {:.3}", outcome.evaluation.accuracy),
     ])
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn regression(
+    config: &RegressionConfig,
+    launch: Launch<'_>,
+) -> Result<Vec<String>> {
+    let outcome = run::regression(config, launch)?;
+    let mut lines = vec![format!("reward model: {}", outcome.reward_model.display())];
+    let held_out = outcome.evaluation.map(|evaluation| evaluation.loss);
+    lines.extend(held_out.map(|loss| format!("held-out mean squared error: {loss:.3}")));
+    Ok(lines)
 }
 
 /// Runs the stage and says what it came to.
@@ -147,6 +159,7 @@ pub(in crate::cli) fn serve_rm(
         token,
         model: arguments.model.clone(),
         standardize: arguments.standardize,
+        weights: arguments.weights.iter().cloned().collect(),
         listen: arguments.listen,
         device: arguments.device,
         dtype: match arguments.dtype {

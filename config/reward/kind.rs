@@ -1,6 +1,9 @@
 //! What a source of rewards does, and its options.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +16,16 @@ use crate::config::Violation;
 pub enum RewardKind {
     /// What a reward model says of prompt and completion.
     Model {
-        /// Its directory: a sequence classifier with one label.
+        /// Its directory: a sequence classifier with one label, or with several and `weights`.
         path: PathBuf,
         /// Bring its scores to mean 0 and variance 1 by what `rollforge rm` wrote beside its weights. A critic that
         /// starts from the reward model starts at the raw scores nevertheless. Default false.
         #[serde(default)]
         standardize: bool,
+        /// What each of its labels counts, by name: the reward is the weighted sum, and a label that is not named adds
+        /// nothing to it. Needed where there are several. Default none.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        weights: BTreeMap<String, f64>,
     },
     /// 1 where the completion's text is that of a data column, white space around either aside; 0 where it is not.
     ExactMatch {
@@ -177,6 +184,14 @@ impl RewardKind {
     /// Checks what the types cannot. The keys of the violations are those of the source's table.
     pub(super) fn validate(&self, max_new_tokens: usize) -> Result<(), Violation> {
         match self {
+            Self::Model { standardize, weights, .. } => {
+                let odd = weights.iter().find(|(_, weight)| !weight.is_finite());
+                let got = || odd.map(|(name, weight)| format!("{name} = {weight}"));
+                let rule = "finite numbers";
+                Violation::unless(odd.is_none(), "weights", rule, got().unwrap_or_default())?;
+                let rule = "false where weights are given, for nothing has measured their sum";
+                Violation::unless(!standardize || weights.is_empty(), "standardize", rule, "true")
+            }
             Self::Regex { pattern, .. } => regex::Regex::new(pattern).map(drop).map_err(|error| {
                 // The last line says what is wrong, those before it show where.
                 let said = error.to_string();

@@ -25,7 +25,7 @@ mod read;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -61,9 +61,12 @@ impl RewardConfig {
         self.sources.iter().filter_map(|source| source.kind.model())
     }
 
-    /// Returns the reward model that a critic can start from: the only one there is.
-    pub fn critic(&self) -> Option<&Path> {
-        let mut models = self.models();
+    /// Returns the reward model that a critic can start from, the only one there is, and what its labels count.
+    pub fn critic(&self) -> Option<(&Path, &BTreeMap<String, f64>)> {
+        let mut models = self.sources.iter().filter_map(|source| match &source.kind {
+            RewardKind::Model { path, weights, .. } => Some((path.as_path(), weights)),
+            _ => None,
+        });
         models.next().filter(|_| models.next().is_none())
     }
 

@@ -62,7 +62,7 @@ fn paths_are_those_of_the_configurations_folder() {
     .unwrap();
     let inputs: Vec<_> = config.reward.inputs().collect();
     assert_eq!(inputs, [Path::new("/base/rm"), Path::new("/base/s.json")]);
-    assert_eq!(config.reward.critic(), Some(Path::new("/base/rm")));
+    assert_eq!(config.reward.critic().unwrap().0, Path::new("/base/rm"));
 }
 
 #[test]
@@ -139,6 +139,11 @@ fn options_are_checked_and_named() {
         (
             "kind = 'program', command = ['a'], deadline_seconds = 0.0",
             "reward.deadline_seconds must be above 0",
+        ),
+        ("kind = 'model', path = 'rm', weights = { a = inf }", "reward.weights must be finite"),
+        (
+            "kind = 'model', path = 'rm', standardize = true, weights = { a = 1 }",
+            "reward.standardize must be false where weights are given",
         ),
         ("kind = 'program', command = ['a'], retries = -1", "reward: invalid value: integer `-1`"),
         ("kind = 'length', target_tokens = 4, max_tokens = 8", "reward.max_tokens must be unset"),

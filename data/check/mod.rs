@@ -118,7 +118,7 @@ pub fn check(files: &[PathBuf], options: &CheckOptions<'_>) -> Result<Check, Err
 fn check_file(file: &Path, options: &CheckOptions<'_>) -> Result<(FileCheck, Seen), Error> {
     let mut examples = Examples::open(file, &options.reading)?;
     let schema = examples.schema();
-    let task = options.task.or(schema.task());
+    let task = options.task.or(Some(schema.task()));
     let is_direct = task.is_some_and(|task| schema.is_read_by(task));
     let mut names = Names::default();
     if is_direct && options.encoder.is_some() {

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::{
     super::{
-        Columns, Error, Example, Form, LabeledSample, PairSample, PromptSample, Row, Sample,
-        SftSample, Task, TextEncoder, columns::FoundColumns, encoder::Fit,
+        Columns, Error, Example, Form, LabeledSample, PairSample, PromptSample, RatedSample, Row,
+        Sample, SftSample, Task, TextEncoder, columns::FoundColumns, encoder::Fit,
     },
     Lengths, one,
 };
@@ -42,6 +42,14 @@ impl Measured for LabeledSample {
 
     fn lengths(&self) -> Vec<usize> {
         vec![self.tokens.len(), self.loss_mask.iter().filter(|&&trained| trained).count()]
+    }
+}
+
+impl Measured for RatedSample {
+    const WHAT: &[&str] = &["tokens"];
+
+    fn lengths(&self) -> Vec<usize> {
+        vec![self.tokens.len()]
     }
 }
 
@@ -81,6 +89,7 @@ impl<'a> Probe<'a> {
         match task {
             Task::Sft => Self::of::<SftSample>(task.form(), file, direct, encoder),
             Task::Rm | Task::Dpo => Self::of::<PairSample>(task.form(), file, direct, encoder),
+            Task::Regression => Self::of::<RatedSample>(task.form(), file, direct, encoder),
             Task::Kto => Self::of::<LabeledSample>(task.form(), file, direct, encoder),
             Task::Ppo => Self::of::<PromptSample>(task.form(), file, direct, encoder),
         }

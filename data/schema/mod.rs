@@ -33,7 +33,8 @@ pub enum Schema {
     Preference,
     /// `prompt`, `completion`, and a `label` that says whether the completion is a good one.
     Unpaired,
-    /// `prompt`, `completion` (HelpSteer: `response`) or `text`, and a number for each of some [`ATTRIBUTES`].
+    /// `prompt`, `completion` (HelpSteer: `response`), or `text`, or `messages`, and a number for each of some
+    /// [`ATTRIBUTES`].
     Ratings,
     /// `conversations` of `{from, value}`, `system`, `mask` (ShareGPT's, too).
     NemoChat,
@@ -126,7 +127,9 @@ impl Schema {
         } else if has(&["text"]) && column("label").is_some_and(Value::is_array) {
             Self::NemoRegression
         } else if rated()
-            && (has(&["prompt", "response"]) || has(&["prompt", "completion"]) || has(&["text"]))
+            && [&["prompt", "response"][..], &["prompt", "completion"], &["text"], &["messages"]]
+                .iter()
+                .any(|names| has(names))
         {
             Self::Ratings
         } else if has(&["messages"]) {
@@ -155,8 +158,8 @@ impl Schema {
             Self::Prompts => task == Task::Ppo,
             Self::Preference | Self::NemoDpo => matches!(task, Task::Rm | Task::Dpo),
             Self::Unpaired => task == Task::Kto,
-            Self::Ratings
-            | Self::NemoChat
+            Self::Ratings => task == Task::Regression,
+            Self::NemoChat
             | Self::NemoKto
             | Self::NemoComparisons
             | Self::NemoRegression
@@ -164,18 +167,18 @@ impl Schema {
         }
     }
 
-    /// Returns the command that such data are most likely for; `None` where no command trains on them.
-    pub fn task(self) -> Option<Task> {
+    /// Returns the command that such data are most likely for.
+    pub fn task(self) -> Task {
         match self {
             Self::Text
             | Self::Messages
             | Self::PromptCompletion
             | Self::NemoChat
-            | Self::NemoPromptCompletion => Some(Task::Sft),
-            Self::Preference | Self::NemoDpo | Self::NemoComparisons => Some(Task::Dpo),
-            Self::Prompts | Self::Verl => Some(Task::Ppo),
-            Self::Unpaired | Self::NemoKto => Some(Task::Kto),
-            Self::Ratings | Self::NemoRegression => None,
+            | Self::NemoPromptCompletion => Task::Sft,
+            Self::Preference | Self::NemoDpo | Self::NemoComparisons => Task::Dpo,
+            Self::Prompts | Self::Verl => Task::Ppo,
+            Self::Unpaired | Self::NemoKto => Task::Kto,
+            Self::Ratings | Self::NemoRegression => Task::Regression,
         }
     }
 
@@ -193,6 +196,8 @@ pub enum Task {
     Sft,
     /// `rollforge rm`.
     Rm,
+    /// `rollforge regression`.
+    Regression,
     /// `rollforge dpo`.
     Dpo,
     /// `rollforge kto`.
@@ -207,6 +212,7 @@ impl Task {
         match self {
             Self::Sft => Form::Sft,
             Self::Rm | Self::Dpo => Form::Preference,
+            Self::Regression => Form::Ratings,
             Self::Kto => Form::Unpaired,
             Self::Ppo => Form::Prompts,
         }
@@ -218,6 +224,7 @@ impl fmt::Display for Task {
         f.write_str(match self {
             Self::Sft => "sft",
             Self::Rm => "rm",
+            Self::Regression => "regression",
             Self::Dpo => "dpo",
             Self::Kto => "kto",
             Self::Ppo => "ppo",

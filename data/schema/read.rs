@@ -151,6 +151,9 @@ fn take_labels(row: &mut Row) -> Result<Ratings, String> {
 }
 
 fn rated(row: &mut Row) -> Result<Meaning, String> {
+    if row.columns.contains_key("messages") {
+        return Ok(Meaning::Conversation(row.take_messages("messages")?));
+    }
     if !row.columns.contains_key("prompt") {
         return Ok(Meaning::Text(row.take_text("text")?));
     }

@@ -48,6 +48,7 @@ pub(super) fn parse(fields: Fields<'_>) -> Result<Pretrained> {
     let spec = ModelSpec {
         family,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size: hidden,
         intermediate_size: required("intermediate_size", MOST_VOCABULARY)?,
         num_layers: required("num_hidden_layers", MOST_LAYERS)?,

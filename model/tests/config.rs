@@ -131,18 +131,32 @@ fn numbers_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
-fn a_reward_model_has_one_label() {
+fn a_score_head_has_the_labels_that_the_file_names() {
     let scored = |labels: Value| {
         let mut changes = labels;
         changes["architectures"] = json!(["LlamaForSequenceClassification"]);
         read("llama", changes)
     };
-    assert_eq!(scored(json!({"id2label": {"0": "LABEL_0"}})).unwrap().head, Head::Score);
-    assert_eq!(scored(json!({"num_labels": 1})).unwrap().head, Head::Score);
-    let rule = "config.json: num_labels must be 1 (a reward or value model has one label), got";
-    assert_eq!(scored(json!({})).unwrap_err(), format!("{rule} 2"));
-    let three = json!({"id2label": {"0": "a", "1": "b", "2": "c"}});
-    assert_eq!(scored(three).unwrap_err(), format!("{rule} 3"));
+    let labels = |changes: Value| {
+        let spec = scored(changes).unwrap();
+        assert_eq!(spec.head, Head::Score);
+        assert_eq!(spec.tensors().last().unwrap().shape, [spec.num_labels(), spec.hidden_size]);
+        spec.labels
+    };
+    assert!(labels(json!({"id2label": {"0": "LABEL_0"}})).is_empty());
+    assert!(labels(json!({"num_labels": 1})).is_empty());
+    assert_eq!(labels(json!({"id2label": {"0": "helpfulness"}})), ["helpfulness"]);
+    // The default of transformers.
+    assert_eq!(labels(json!({})), ["LABEL_0", "LABEL_1"]);
+    assert_eq!(labels(json!({"id2label": {"1": "b", "0": "a", "2": "c"}})), ["a", "b", "c"]);
+    for broken in
+        [json!({"0": "a", "2": "b"}), json!({"0": "a", "1": "a"}), json!({"0": 1}), json!({})]
+    {
+        let said = scored(json!({"id2label": broken})).unwrap_err();
+        assert!(said.starts_with("config.json: id2label must be names for 0 to"), "{said}");
+    }
+    let said = scored(json!({"num_labels": 1_000_000_000})).unwrap_err();
+    assert!(said.starts_with("config.json: num_labels must be"), "{said}");
 }
 
 #[test]
@@ -237,6 +251,7 @@ fn specs() -> impl Strategy<Value = ModelSpec> {
             ModelSpec {
                 family,
                 head: if flags.1 { Head::Score } else { Head::LanguageModel },
+                labels: (0..groups).filter(|_| flags.1).map(|n| format!("rated {n}")).collect(),
                 hidden_size: kv * groups * 3,
                 intermediate_size: half + 7,
                 num_layers: groups,

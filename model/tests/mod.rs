@@ -23,6 +23,7 @@ fn tiny() -> ModelSpec {
     ModelSpec {
         family: Family::Llama,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size: 12,
         intermediate_size: 20,
         num_layers: 2,

@@ -3,9 +3,11 @@ use super::*;
 #[test]
 fn what_is_written_is_read_back_bit_for_bit() {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-        for head in [Head::LanguageModel, Head::Score] {
+        let labels = ["helpfulness", "verbosity"].map(String::from);
+        let heads = [tiny(), tiny().with_head(Head::Score), tiny().with_labels(&labels)];
+        for spec in heads {
             for shard_bytes in [1_000_000, 500] {
-                let spec = ModelSpec { dtype, head, ..tiny() };
+                let spec = ModelSpec { dtype, ..spec.clone() };
                 let home = Home::with(&spec, &WriteOptions { shard_bytes, replace: false });
                 let checkpoint = Checkpoint::open(&home.path()).unwrap();
                 assert_eq!(*checkpoint.spec(), spec);
@@ -164,17 +166,20 @@ fn a_score_head_takes_the_place_of_the_language_models() {
     for tie_word_embeddings in [true, false] {
         let spec = ModelSpec { tie_word_embeddings, ..tiny() };
         let weights = weights_of(&spec);
-        let (scored, reward) = with_score_head(&spec, &weights, 1).unwrap();
+        let (scored, reward) = with_score_head(&spec, &weights, &[], 1).unwrap();
         reward.check_coverage(&scored.tensors()).unwrap();
         let name = "model.layers.1.mlp.up_proj.weight";
         assert_eq!(
             weights.get(name).unwrap().memory.address(),
             reward.get(name).unwrap().memory.address()
         );
-        let (_, other) = with_score_head(&spec, &weights, 2).unwrap();
+        let (_, other) = with_score_head(&spec, &weights, &[], 2).unwrap();
         assert_ne!(checksum(&reward), checksum(&other));
         // A second head would throw away what was learned.
-        assert_eq!(checksum(&with_score_head(&scored, &reward, 2).unwrap().1), checksum(&reward));
+        assert_eq!(
+            checksum(&with_score_head(&scored, &reward, &[], 2).unwrap().1),
+            checksum(&reward)
+        );
     }
 }
 

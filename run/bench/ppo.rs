@@ -67,7 +67,8 @@ pub fn ppo(options: &PpoBench, progress: &mut dyn FnMut(&str)) -> Result<Report>
     );
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let reward = folder.path().join("reward");
-    let (scored, weights) = with_score_head(&spec, &opened.checkpoint.weights(spec.dtype)?, 0)?;
+    let (scored, weights) =
+        with_score_head(&spec, &opened.checkpoint.weights(spec.dtype)?, &[], 0)?;
     write_model(&reward, &scored, &weights, &Companions::of(disk.path())?)?;
     let data = folder.path().join("prompts.jsonl");
     fs::write(&data, options.rows())?;

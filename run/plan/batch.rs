@@ -1,7 +1,7 @@
 //! How many tokens the largest micro-batch has.
 
 use crate::{
-    data::{LabeledSample, PairSample, PromptSample, ResponsesSample, SftSample},
+    data::{LabeledSample, PairSample, PromptSample, RatedSample, ResponsesSample, SftSample},
     trainer::batch::{micro_batches, pair_micro_batches},
 };
 
@@ -30,6 +30,11 @@ impl Length {
 
     pub(in crate::run) fn of_labeled(sample: &LabeledSample) -> Self {
         Self::of_mask(&sample.loss_mask)
+    }
+
+    /// Returns that of a completion that is rated: at its last token.
+    pub(in crate::run) fn of_rated(sample: &RatedSample) -> Self {
+        Self { tokens: sample.tokens.len(), rows: 1 }
     }
 
     /// Returns that of a prompt's responses, which stay together.

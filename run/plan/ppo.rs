@@ -49,7 +49,10 @@ impl Models {
         };
         Self {
             policy: of(&facts.policy, Head::LanguageModel, false),
-            critic: config.ppo.has_critic().then(|| of(first_values, Head::Score, false)),
+            critic: config
+                .ppo
+                .has_critic()
+                .then(|| of(&first_values.with_labels(&[]), Head::Score, false)),
             reference: (config.ppo.has_reference() && !config.is_own_reference())
                 .then(|| of(reference, Head::LanguageModel, true)),
             rewards: facts.rewards.iter().map(|spec| of(spec, Head::Score, true)).collect(),

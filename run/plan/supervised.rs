@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     config::{
-        ComputeDtype, DpoConfig, EmaConfig, KtoConfig, LoraConfig, ModelConfig, RewardModelConfig,
-        SftConfig, SteerLm2Config,
+        ComputeDtype, DpoConfig, EmaConfig, KtoConfig, LoraConfig, ModelConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SteerLm2Config,
     },
-    data::{DataConfig, LabeledSample, PairSample, ResponsesSample, SftSample, pack},
+    data::{DataConfig, LabeledSample, PairSample, RatedSample, ResponsesSample, SftSample, pack},
     model::Head,
     run::batches::Batches,
     trainer::config::Device,
@@ -105,6 +105,41 @@ impl Planned for RewardModelConfig {
     }
 }
 
+impl Planned for RegressionConfig {
+    fn facts(&self) -> anyhow::Result<Facts> {
+        let facts = Facts::assume(&self.model.path, &self.data, self.regression.batch_size)?;
+        Ok(Facts { policy: facts.policy.with_labels(&self.regression.attributes), ..facts })
+    }
+
+    fn lengths(&self) -> anyhow::Result<Vec<Length>> {
+        let samples = super::samples::<RatedSample>(&self.model.path, &self.data)?;
+        Ok(samples.iter().map(Length::of_rated).collect())
+    }
+
+    fn plan(&self, facts: &Facts) -> MemoryPlan {
+        let options = &self.regression;
+        let lengths: Vec<Length> = facts.lengths.iter().map(|length| length.scored()).collect();
+        let singles = Singles { data: &self.data, seed: self.seed, lengths: &lengths };
+        let steps = (options.batch_size, options.epochs, options.max_steps);
+        let micro_batches = singles.micro_batches(steps, options.micro_batch_tokens);
+        let batch = super::widest(micro_batches, (self.device, &facts.policy));
+        let Self { model, device, .. } = self;
+        let learner = learner((model, *device), (&self.lora, self.ema), Head::Score, facts);
+        let mut phases = begin(&learner, *device, facts);
+        train(&learner, batch, &mut phases);
+        MemoryPlan::new("regression", *device, batch, phases)
+    }
+
+    fn changes(&self) -> Vec<Change<Self>> {
+        let longest = self.data.max_tokens;
+        changes(self, ("regression", longest), |config| Knobs {
+            checkpointing: &mut config.model.activation_checkpointing,
+            dtype: &mut config.model.dtype,
+            budget: &mut config.regression.micro_batch_tokens,
+        })
+    }
+}
+
 impl Planned for DpoConfig {
     fn facts(&self) -> anyhow::Result<Facts> {
         let facts = Facts::assume(&self.model.path, &self.data, 2 * self.dpo.batch_size)?;
@@ -154,15 +189,9 @@ impl Planned for KtoConfig {
 
     fn plan(&self, facts: &Facts) -> MemoryPlan {
         let options = &self.kto;
-        let mut batches =
-            Batches::new(&self.data, self.seed, facts.lengths.len(), options.batch_size);
-        let steps = batches.total(options.epochs, options.max_steps);
-        let most = MOST_SAMPLES / options.batch_size as u64 + 1;
-        let micro_batches = (0..steps.min(most)).flat_map(|_| {
-            let lengths: Vec<Length> =
-                batches.deal().into_iter().map(|i| facts.lengths[i]).collect();
-            Batch::cut(&lengths, options.micro_batch_tokens)
-        });
+        let singles = Singles { data: &self.data, seed: self.seed, lengths: &facts.lengths };
+        let steps = (options.batch_size, options.epochs, options.max_steps);
+        let micro_batches = singles.micro_batches(steps, options.micro_batch_tokens);
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
         let (model, beside) = (model.trained(), (&self.lora, self.ema));
@@ -193,14 +222,9 @@ impl Planned for SteerLm2Config {
 
     fn plan(&self, facts: &Facts) -> MemoryPlan {
         let options = &self.steerlm2;
-        let batch_size = options.batch_size;
-        let mut batches = Batches::new(&self.data, self.seed, facts.lengths.len(), batch_size);
-        let steps = batches.total(options.epochs, options.max_steps);
-        let micro_batches = (0..steps.min(MOST_SAMPLES / batch_size as u64 + 1)).flat_map(|_| {
-            let lengths: Vec<Length> =
-                batches.deal().into_iter().map(|i| facts.lengths[i]).collect();
-            Batch::cut(&lengths, options.micro_batch_tokens)
-        });
+        let singles = Singles { data: &self.data, seed: self.seed, lengths: &facts.lengths };
+        let steps = (options.batch_size, options.epochs, options.max_steps);
+        let micro_batches = singles.micro_batches(steps, options.micro_batch_tokens);
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
         let beside = (&self.lora, self.ema);
@@ -215,6 +239,30 @@ impl Planned for SteerLm2Config {
             checkpointing: &mut config.model.activation_checkpointing,
             dtype: &mut config.model.dtype,
             budget: &mut config.steerlm2.micro_batch_tokens,
+        })
+    }
+}
+
+/// Samples, and the order in which they are dealt.
+struct Singles<'a> {
+    data: &'a DataConfig,
+    seed: u64,
+    lengths: &'a [Length],
+}
+
+impl Singles<'_> {
+    /// Returns the micro-batches of a run of so many samples a step, epochs, and steps at most.
+    fn micro_batches(
+        &self,
+        (batch_size, epochs, max_steps): (usize, usize, u64),
+        budget: usize,
+    ) -> impl Iterator<Item = Batch> {
+        let mut batches = Batches::new(self.data, self.seed, self.lengths.len(), batch_size);
+        let steps = batches.total(epochs, max_steps).min(MOST_SAMPLES / batch_size as u64 + 1);
+        (0..steps).flat_map(move |_| {
+            let lengths: Vec<Length> =
+                batches.deal().into_iter().map(|i| self.lengths[i]).collect();
+            Batch::cut(&lengths, budget)
         })
     }
 }

@@ -18,6 +18,7 @@ fn spec() -> ModelSpec {
     ModelSpec {
         family: Family::Llama,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size: 8,
         intermediate_size: 16,
         num_layers: 2,

@@ -1,5 +1,7 @@
 //! What a run of PPO is made of: the models, and the engine over the policy's own weights.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use crate::{
@@ -48,8 +50,10 @@ pub(super) fn trainer(config: &PpoConfig, base: &Model, longest: usize) -> Resul
     };
     let critic = match (config.ppo.value_init, config.reward.critic()) {
         _ if !config.ppo.has_critic() => None,
-        (ValueInit::RewardModel, Some(path)) => Some(learning.critic(&models::open(path)?)?),
-        _ => Some(learning.critic(base)?),
+        (ValueInit::RewardModel, Some((path, weights))) => {
+            Some(learning.critic(&models::open(path)?, weights)?)
+        }
+        _ => Some(learning.critic(base, &BTreeMap::new())?),
     };
     let setup = PpoSetup {
         options: config.ppo.clone(),

@@ -23,8 +23,8 @@ use crate::{
 use columns::Column;
 pub(super) use completion::Completion;
 use http::Http;
-pub(super) use model::FrozenModel;
 use model::RewardModel;
+pub(super) use model::{FrozenModel, Judging};
 use program::{Program, ProgramOptions};
 pub(super) use sum::weighted_sum;
 use verifiers::{ExactMatch, Format, JsonSchema, Length, Nothing, Numeric, PositionMatch, Regex};
@@ -59,6 +59,11 @@ pub(super) trait Source: Send {
     /// # Errors
     /// When one cannot be judged: a reward that nobody gave is never made up.
     fn score(&mut self, completions: &[Completion<'_>]) -> Result<Vec<Reward>>;
+
+    /// Returns what there is to say, beside the rewards, of the completions that it scored last, by name. Default: nothing.
+    fn metrics(&mut self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 
     /// Returns what ends its waiting for others, for when nobody wants its answers any more. Default: it waits for nobody.
     fn ender(&self) -> Option<Ender> {
@@ -117,9 +122,10 @@ fn source(
     let tokenizer = || -> Result<_> { Ok(policy.tokenizer()?.clone()) };
     let column = |name: &String| Column::new(name);
     Ok(match kind {
-        RewardKind::Model { path, standardize } => {
+        RewardKind::Model { path, standardize, weights } => {
             let limits = (longest, threads);
-            Box::new(RewardModel::open((path, *standardize), config, policy, limits)?)
+            let judging = Judging { standardize: *standardize, weights: weights.clone() };
+            Box::new(RewardModel::open((path, &judging), config, policy, limits)?)
         }
         RewardKind::ExactMatch { column: name } => {
             Box::new(ExactMatch { column: column(name), tokenizer: tokenizer()? })

@@ -1,6 +1,6 @@
 //! A reward model in the process.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,6 +12,7 @@ use crate::{
     trainer::{
         reward::Reward,
         reward_model::{self, RewardStandardization},
+        stats::Summary,
         torch,
     },
 };
@@ -20,16 +21,27 @@ use crate::{
 pub(in crate::run) struct FrozenModel {
     model: torch::Model,
     standardization: Option<RewardStandardization>,
+    /// What each label counts.
+    weights: Vec<f32>,
+}
+
+/// What a reward model's numbers are made into.
+#[derive(Clone, Debug, Default)]
+pub(in crate::run) struct Judging {
+    /// Bring scores to mean 0 and variance 1.
+    pub(in crate::run) standardize: bool,
+    /// What each label counts, by name; none where there is one label.
+    pub(in crate::run) weights: BTreeMap<String, f64>,
 }
 
 impl FrozenModel {
     /// Opens and loads the model of a directory.
     ///
     /// # Errors
-    /// When it cannot be used, or is no reward model.
+    /// When it cannot be used, is no reward model, or has other labels than those that are weighted.
     pub(in crate::run) fn open(
         path: &Path,
-        standardize: bool,
+        judging: &Judging,
         frozen: &torch::ModelOptions,
     ) -> Result<(Self, Model)> {
         let opened = models::open(path)?;
@@ -38,12 +50,13 @@ impl FrozenModel {
             "{}: a reward model must have a score head, this is a language model",
             path.display()
         );
-        let standardization = match standardize {
+        let weights = models::label_weights(&opened, &judging.weights)?;
+        let standardization = match judging.standardize {
             true => Some(standardization(opened.checkpoint.dir())?),
             false => None,
         };
-        let model = models::load(&opened, Wanted::Score(0), frozen)?;
-        Ok((Self { model, standardization }, opened))
+        let model = models::load(&opened, Wanted::Scores, frozen)?;
+        Ok((Self { model, standardization, weights }, opened))
     }
 
     /// Scores sequences in passes of up to so many tokens.
@@ -51,9 +64,19 @@ impl FrozenModel {
     /// # Errors
     /// When it cannot compute.
     pub(in crate::run) fn score(&self, sequences: &[&[u32]], budget: usize) -> Result<Vec<f32>> {
-        let scores = reward_model::score(&self.model, sequences, budget)?;
+        Ok(self.worth(&self.rate(sequences, budget)?))
+    }
+
+    /// Returns what each label says of each sequence: `[sequences, labels]`.
+    fn rate(&self, sequences: &[&[u32]], budget: usize) -> Result<Vec<f32>> {
+        Ok(reward_model::rate(&self.model, self.weights.len(), sequences, budget)?)
+    }
+
+    /// Returns what each sequence is worth.
+    fn worth(&self, rated: &[f32]) -> Vec<f32> {
         let standardized = |score| self.standardization.map_or(score, |scale| scale.apply(score));
-        Ok(scores.into_iter().map(standardized).collect())
+        let sum = |rated: &[f32]| rated.iter().zip(&self.weights).map(|(x, w)| x * w).sum();
+        rated.chunks_exact(self.weights.len()).map(sum).map(standardized).collect()
     }
 }
 
@@ -63,6 +86,10 @@ pub(super) struct RewardModel {
     token_budget: usize,
     /// Threads that it computes with.
     threads: usize,
+    /// What its labels are called; none where there is one without a name.
+    labels: Vec<String>,
+    /// What they said last, `[completions, labels]`.
+    rated: Vec<f32>,
 }
 
 impl RewardModel {
@@ -71,16 +98,18 @@ impl RewardModel {
     /// # Errors
     /// As [`FrozenModel::open`], and when it cannot read the policy's rollouts of up to `longest` tokens.
     pub(super) fn open(
-        (path, standardize): (&Path, bool),
+        (path, judging): (&Path, &Judging),
         config: &PpoConfig,
         policy: &Model,
         (longest, threads): (usize, usize),
     ) -> Result<Self> {
         let options = models::options(config.device, config.model.dtype, false);
         let frozen = torch::ModelOptions { frozen: true, ..options };
-        let (model, opened) = FrozenModel::open(path, standardize, &frozen)?;
+        let (model, opened) = FrozenModel::open(path, judging, &frozen)?;
         models::check_reader(policy, &opened, longest)?;
-        Ok(Self { model, token_budget: config.ppo.micro_batch_tokens, threads })
+        let labels = opened.spec().labels.clone();
+        let token_budget = config.ppo.micro_batch_tokens;
+        Ok(Self { model, token_budget, threads, labels, rated: Vec::new() })
     }
 }
 
@@ -96,8 +125,19 @@ impl Source for RewardModel {
         let sequences: Vec<Vec<u32>> =
             completions.iter().map(|completion| completion.rollout.sequence()).collect();
         let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-        let scores = self.model.score(&sequences, self.token_budget)?;
-        Ok(scores.into_iter().map(Reward::Score).collect())
+        self.rated = self.model.rate(&sequences, self.token_budget)?;
+        Ok(self.model.worth(&self.rated).into_iter().map(Reward::Score).collect())
+    }
+
+    fn metrics(&mut self) -> Vec<(String, f64)> {
+        let rated = std::mem::take(&mut self.rated);
+        let of = |(label, name): (usize, &String)| {
+            let said: Vec<f32> =
+                rated.iter().skip(label).step_by(self.labels.len()).copied().collect();
+            let Summary { mean, std, .. } = Summary::of(&said);
+            [(format!("{name}/mean"), mean), (format!("{name}/std"), std)]
+        };
+        self.labels.iter().enumerate().flat_map(of).collect()
     }
 }
 

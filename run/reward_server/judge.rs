@@ -8,7 +8,7 @@ use crate::{
     run::{
         models,
         reward::{
-            FrozenModel,
+            FrozenModel, Judging,
             protocol::{Asked, Question, Scores, fingerprint},
         },
     },
@@ -43,7 +43,9 @@ impl Judge {
         models::use_threads(options.threads)?;
         let asked = models::options(options.device, options.dtype, false);
         let frozen = ModelOptions { frozen: true, ..asked };
-        let (model, opened) = FrozenModel::open(&options.model, options.standardize, &frozen)?;
+        let RewardServerOptions { standardize, weights, .. } = options;
+        let judging = Judging { standardize: *standardize, weights: weights.clone() };
+        let (model, opened) = FrozenModel::open(&options.model, &judging, &frozen)?;
         let json = opened.tokenizer.as_ref().map(Tokenizer::to_json).transpose()?;
         Ok(Self {
             model,

@@ -4,6 +4,7 @@ mod judge;
 mod routes;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -24,6 +25,8 @@ pub struct RewardServerOptions {
     pub model: PathBuf,
     /// Bring scores to mean 0 and variance 1 by what `rollforge rm` wrote beside the weights.
     pub standardize: bool,
+    /// What each of its labels counts, by name; none where there is one label.
+    pub weights: BTreeMap<String, f64>,
     /// Where it listens. Port 0 takes any that is free.
     pub listen: SocketAddr,
     /// What a request must say after `Authorization: Bearer`. `None` asks nobody who they are.

@@ -124,6 +124,9 @@ impl Scorer {
             let (name, summary) = (&worker.name, Summary::of(&scores));
             metrics.set(format!("reward/{name}/mean"), summary.mean);
             metrics.set(format!("reward/{name}/std"), summary.std);
+            for (said, value) in judged.metrics {
+                metrics.set(format!("reward/{name}/{said}"), value);
+            }
             metrics.set(format!("timing_s/reward/{name}"), judged.seconds);
             parts.push((worker.weight, judged.rewards));
         }

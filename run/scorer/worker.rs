@@ -37,6 +37,8 @@ pub(super) struct Judged {
     pub(super) rewards: Vec<Reward>,
     /// How long it has worked since it last was asked for an iteration's.
     pub(super) seconds: f64,
+    /// What else it has to say of them, by name.
+    pub(super) metrics: Vec<(String, f64)>,
 }
 
 /// One source, as others see it.
@@ -178,7 +180,8 @@ impl Desk {
             rewards.extend(early.or_else(|| scored.next()).unwrap_or_default());
         }
         answered.iter().for_each(|one| drop(self.early.remove(&one.ticket.0)));
-        Ok(Judged { rewards, seconds: std::mem::take(&mut self.spent).as_secs_f64() })
+        let seconds = std::mem::take(&mut self.spent).as_secs_f64();
+        Ok(Judged { rewards, seconds, metrics: self.source.metrics() })
     }
 
     /// Returns what the samples of each prompt earned.

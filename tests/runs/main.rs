@@ -18,6 +18,7 @@ mod plan;
 mod recipes;
 mod record;
 mod refill;
+mod regression;
 mod resume;
 mod rewards;
 mod spin;

@@ -5,7 +5,7 @@ use std::fs;
 use rollforge::{
     config::{
         self, Config, DpoConfig, KtoConfig, PpoConfig, RECIPES, Recipe, RecipeCommand,
-        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
+        RegressionConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     run::{self, Silent},
 };
@@ -44,6 +44,12 @@ fn run(world: &World, recipe: &Recipe) {
             ];
             let config: RewardModelConfig = small(world, recipe, "pairs", &more);
             run::reward_model(&config, launch(&mut Silent)).map(drop)
+        }
+        RecipeCommand::Regression => {
+            let more =
+                ["regression.max_steps=2", "regression.batch_size=4", "regression.eval_every=2"];
+            let config: RegressionConfig = small(world, recipe, "ratings", &more);
+            run::regression(&config, launch(&mut Silent)).map(drop)
         }
         RecipeCommand::Dpo => {
             let more = ["dpo.max_steps=2", "dpo.batch_size=4", "dpo.eval_every=2"];
@@ -105,6 +111,13 @@ fn every_recipe_runs() {
         format!("{{\"prompt\": \"{digit}\", \"completion\": \"1\", \"label\": {}}}\n", digit == 1)
     };
     fs::write(world.path("labels.jsonl"), (0..10).map(label).collect::<String>()).unwrap();
+    let rating = |digit: usize| {
+        let rest = if digit.is_multiple_of(2) { ", \"verbosity\": 1" } else { "" };
+        format!(
+            "{{\"prompt\": \"{digit}\", \"completion\": \"1\", \"helpfulness\": {digit}{rest}}}\n"
+        )
+    };
+    fs::write(world.path("ratings.jsonl"), (0..10).map(rating).collect::<String>()).unwrap();
     fs::write(world.path("responses.jsonl"), crate::steerlm2::rows(10, true)).unwrap();
     // `rm` comes before those that read what it leaves.
     for recipe in RECIPES {

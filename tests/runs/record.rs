@@ -8,7 +8,7 @@ use std::{
 };
 
 use rollforge::{
-    config::{DpoConfig, KtoConfig, PpoConfig, RewardModelConfig, SftConfig},
+    config::{DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig},
     run::{
         self, Earlier, Launch, Metrics, Observer, Signal, Silent, Stop,
         record::{EntryKind, Journal, Lane, Ratios, Trace},
@@ -38,11 +38,11 @@ fn documented() -> BTreeMap<String, BTreeMap<String, bool>> {
     sections
 }
 
-/// Says whether a metric is a documented one, in which `<name>` stands for any word.
+/// Says whether a metric is a documented one, in which a word in angle brackets stands for any.
 fn is_of(metric: &str, documented: &str) -> bool {
     let (words, parts) = (metric.split('/'), documented.split('/'));
     let alike =
-        words.clone().zip(parts.clone()).all(|(word, part)| part == "<name>" || part == word);
+        words.clone().zip(parts.clone()).all(|(word, part)| part.starts_with('<') || part == word);
     alike && words.count() == parts.count()
 }
 
@@ -102,6 +102,21 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
     let config = world.config::<KtoConfig>("kto", "model", more);
     run::kto(&config, launch(&mut Silent)).unwrap();
     check_names("Kahneman-Tversky optimisation", &world.metrics("kto"));
+
+    let ratings = "{\"prompt\": \"1\", \"completion\": \"1\", \"helpfulness\": 4, \"verbosity\": 1}\n\
+                   {\"prompt\": \"2\", \"completion\": \"1\", \"helpfulness\": 0}\n\
+                   {\"prompt\": \"2\", \"completion\": \"1\", \"verbosity\": 3}\n";
+    fs::write(world.path("ratings.jsonl"), ratings.repeat(4)).unwrap();
+    let more =
+        "data.train = 'ratings.jsonl'\ndata.eval = 'ratings.jsonl'\nregression.max_steps = 2\n";
+    let config = world.config::<RegressionConfig>("regression", "model", more);
+    run::regression(&config, launch(&mut Silent)).unwrap();
+    check_names("Regression over attributes", &world.metrics("regression"));
+    let more = "reward = { kind = 'model', path = 'regression', weights = { helpfulness = 1 } }\n\
+                ppo.iterations = 2\nsampling.max_new_tokens = 1\ndata.train = 'same.jsonl'\n";
+    let config = world.config::<PpoConfig>("attributes", "model", more);
+    run::ppo(&config, launch(&mut Silent)).unwrap();
+    check_names("PPO", &world.metrics("attributes"));
 
     for (run, lanes) in [("sft", 3), ("rm", 3), ("dpo", 3), ("kto", 3)] {
         let starts = Trace::read(&world.path(run)).unwrap();

@@ -126,6 +126,7 @@ fn a_prompt_that_lacks_a_column_is_refused_before_the_run() {
 /// Serves the reward model of a directory on a free port.
 fn serve(world: &World, model: &str, token: Option<&str>) -> RewardServer {
     RewardServer::start(RewardServerOptions {
+        weights: Default::default(),
         model: world.path(model),
         standardize: false,
         listen: "127.0.0.1:0".parse().unwrap(),

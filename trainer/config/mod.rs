@@ -12,6 +12,7 @@ mod kto;
 mod optimizer;
 mod ppo;
 mod preset;
+mod regression;
 mod reward_model;
 mod schedule;
 mod sft;
@@ -28,6 +29,7 @@ pub use ppo::{
     KlPlace, LogprobTemperature, OldLogprobs, PpoOptions, ScoreNormalization, ValueInit,
 };
 pub use preset::{AdvantageEstimator, PolicyLossKind, PpoPreset};
+pub use regression::RegressionOptions;
 pub use reward_model::RewardModelOptions;
 pub use schedule::{ScheduleConfig, ScheduleKind};
 pub use sft::SftOptions;
@@ -87,6 +89,7 @@ mod tests {
         SftOptions::default().validate().unwrap();
         SpinOptions::default().validate().unwrap();
         SteerLm2Options::default().validate().unwrap();
+        RegressionOptions::default().validate().unwrap();
         RewardModelOptions::default().validate().unwrap();
         DpoOptions::default().validate().unwrap();
         KtoOptions::default().validate().unwrap();
@@ -104,6 +107,7 @@ mod tests {
             toml::from_str::<RewardModelOptions>("").unwrap(),
             RewardModelOptions::default()
         );
+        assert_eq!(toml::from_str::<RegressionOptions>("").unwrap(), RegressionOptions::default());
         assert_eq!(toml::from_str::<DpoOptions>("").unwrap(), DpoOptions::default());
         assert_eq!(toml::from_str::<KtoOptions>("").unwrap(), KtoOptions::default());
         assert_eq!(toml::from_str::<PpoOptions>("").unwrap(), PpoOptions::default());

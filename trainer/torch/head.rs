@@ -1,4 +1,4 @@
-//! What stands on top: log-probs of the next token, or one number per row.
+//! What stands on top: log-probs of the next token, or a number per row and label.
 
 use std::ops::Range;
 
@@ -99,11 +99,11 @@ impl HeadLayer {
         Ok(self.project.forward(&self.norm.forward(rows)?)?.f_to_kind(Kind::Float)?)
     }
 
-    /// Maps the residual stream `[rows, hidden]` to one number per row, in f32.
+    /// Maps the residual stream `[rows, hidden]` to a number per row and label, row by row, in f32.
     pub(super) fn scores(&self, rows: &Tensor) -> Result<Tensor> {
         let hidden = self.norm.forward(rows)?.f_to_kind(Kind::Float)?;
         let weight = self.project.weight.f_to_kind(Kind::Float)?;
-        Ok(hidden.f_linear(&weight, None::<&Tensor>)?.f_squeeze_dim(1)?)
+        Ok(hidden.f_linear(&weight, None::<&Tensor>)?.f_reshape([-1])?)
     }
 }
 

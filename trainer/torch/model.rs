@@ -253,7 +253,8 @@ impl Model {
         })
     }
 
-    /// Returns the score head's number at each selected row: the value of the state before the token was chosen.
+    /// Returns the score head's numbers at each selected row, label by label: of one label, the value of the state before
+    /// the token was chosen.
     ///
     /// # Errors
     /// When the model has another head, or the batch does not fit it.
@@ -261,7 +262,7 @@ impl Model {
         self.score_rows(batch, &batch.selected)
     }
 
-    /// Returns the score head's number at each sequence's last token.
+    /// Returns the score head's numbers at each sequence's last token, label by label.
     ///
     /// # Errors
     /// When the model has another head, or the batch does not fit it.

@@ -17,6 +17,7 @@ pub(super) fn spec() -> ModelSpec {
     ModelSpec {
         family: Family::Llama,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size: 10,
         intermediate_size: 14,
         num_layers: 2,
@@ -65,6 +66,7 @@ pub(super) fn specs() -> Vec<ModelSpec> {
             ..base.clone()
         },
         base.with_head(Head::Score),
+        base.with_labels(&["a", "b", "c"].map(String::from)),
     ]
 }
 

@@ -71,7 +71,7 @@ impl Model {
         })
     }
 
-    /// Computes the score head's number at each selected row, asks `loss` for its gradient with respect to them, and
+    /// Computes the score head's numbers at each selected row, label by label, asks `loss` for its gradient with respect to them, and
     /// adds the gradient with respect to the parameters. After an error, call [`Model::clear_gradient`].
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Model {
         self.train_score_rows(batch, &batch.selected, loss)
     }
 
-    /// Computes each sequence's score, asks `loss` for its gradient with respect to them, and adds the gradient with
+    /// Computes each sequence's scores, label by label, asks `loss` for its gradient with respect to them, and adds the gradient with
     /// respect to the parameters. After an error, call [`Model::clear_gradient`].
     ///
     /// # Errors
@@ -104,13 +104,14 @@ impl Model {
         loss: impl FnOnce(&[f32]) -> Vec<f32>,
     ) -> Result<()> {
         self.check_head(Head::Score)?;
+        let numbers = rows.len() * self.spec.num_labels();
         if self.slots.is_some() {
             self.check_batch(batch, rows)?;
             return in_format!(self.parameters.storage.compute, E => {
                 let (cpu, gradient) = self.own_training::<E>()?;
                 cpu.train_scores(gradient, batch, rows, |scores| {
                     let gradient = loss(scores);
-                    check_length(gradient.len(), rows.len())?;
+                    check_length(gradient.len(), numbers)?;
                     Ok(gradient)
                 })
             });
@@ -118,7 +119,7 @@ impl Model {
         self.train(batch, rows, |model, stream| {
             let scores = model.head.scores(stream)?;
             let gradient = loss(&to_host(&scores)?);
-            check_length(gradient.len(), rows.len())?;
+            check_length(gradient.len(), numbers)?;
             seed(&scores, &gradient)?.f_backward().map_err(Error::from)
         })
     }

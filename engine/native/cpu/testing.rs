@@ -17,6 +17,7 @@ pub(crate) fn spec(family: Family) -> ModelSpec {
     ModelSpec {
         family,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size: 36,
         intermediate_size: 53,
         num_layers: 2,

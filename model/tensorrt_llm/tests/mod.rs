@@ -18,6 +18,7 @@ fn llama() -> ModelSpec {
     ModelSpec {
         family: Family::Llama,
         head: Head::LanguageModel,
+        labels: Vec::new(),
         hidden_size: 24,
         intermediate_size: 40,
         num_layers: 2,

@@ -1,4 +1,4 @@
-//! What stands on top: log-probs of the next token, or one number per row; and the way back.
+//! What stands on top: log-probs of the next token, or a number per row and label; and the way back.
 
 use super::{
     candidates::{Candidates, Slopes, Top},
@@ -201,32 +201,46 @@ pub(super) fn token_logprobs(outputs: &Outputs, options: &LogprobOptions) -> Tok
     }
 }
 
-/// A head with one number per row, in f32.
+/// A head with a number per row and label, in f32.
 pub(super) struct ScoreHead<'a, E> {
+    /// `[labels, hidden]`
     pub(super) weight: &'a [E],
     /// `[rows, hidden]`
     pub(super) normed: &'a [E],
+    pub(super) hidden: usize,
 }
 
 impl<E: Format> ScoreHead<'_, E> {
+    /// Row by row, a number for each label.
     pub(super) fn scores(&self) -> Vec<f32> {
-        let score = |row: &[E]| row.iter().zip(self.weight).map(|(x, w)| x.wide() * w.wide()).sum();
-        self.normed.chunks_exact(self.weight.len()).map(score).collect()
+        let score = |row: &[E], weight: &[E]| {
+            row.iter().zip(weight).map(|(x, w)| x.wide() * w.wide()).sum::<f32>()
+        };
+        let rows = self.normed.chunks_exact(self.hidden);
+        rows.flat_map(|row| self.labels().map(move |weight| score(row, weight))).collect()
     }
 
     /// Writes the derivative with respect to `normed`, and adds that with respect to the weight, where it learns.
     pub(super) fn back(&self, slopes: &[f32], d_normed: &mut [E], gradient: Option<&mut [f32]>) {
-        let width = self.weight.len();
-        for (d_row, slope) in d_normed.chunks_exact_mut(width).zip(slopes) {
-            for (d_x, weight) in d_row.iter_mut().zip(self.weight) {
-                *d_x = E::of(slope * weight.wide());
+        let labels = self.weight.len() / self.hidden;
+        let slopes = || slopes.chunks_exact(labels);
+        for (d_row, slopes) in d_normed.chunks_exact_mut(self.hidden).zip(slopes()) {
+            for (i, d_x) in d_row.iter_mut().enumerate() {
+                let terms = slopes.iter().zip(self.labels());
+                *d_x = E::of(terms.map(|(slope, weight)| slope * weight[i].wide()).sum());
             }
         }
         let Some(gradient) = gradient else { return };
-        for (row, slope) in self.normed.chunks_exact(width).zip(slopes) {
-            for (sum, x) in gradient.iter_mut().zip(row) {
-                *sum += slope * x.wide();
+        for (row, slopes) in self.normed.chunks_exact(self.hidden).zip(slopes()) {
+            for (slope, gradient) in slopes.iter().zip(gradient.chunks_exact_mut(self.hidden)) {
+                for (sum, x) in gradient.iter_mut().zip(row) {
+                    *sum += slope * x.wide();
+                }
             }
         }
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &[E]> {
+        self.weight.chunks_exact(self.hidden)
     }
 }

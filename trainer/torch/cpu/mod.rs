@@ -45,6 +45,7 @@ use head::{LanguageHead, ScoreHead, token_logprobs};
 pub(super) use optimizer::{Moments, Step, norm};
 use pass::Pass;
 use sequences::Sequences;
+use slots::Linear;
 pub(super) use slots::Slots;
 use workspace::{Workspace, at_least, room, zeros};
 
@@ -154,7 +155,8 @@ impl<E: Format> Cpu<'_, E> {
     }
 
     fn score_head<'a>(&'a self, normed: &'a [E]) -> ScoreHead<'a, E> {
-        ScoreHead { weight: &self.weights[self.slots.head.weight.clone()], normed }
+        let Linear { weight, inputs, .. } = &self.slots.head;
+        ScoreHead { weight: &self.weights[weight.clone()], normed, hidden: *inputs }
     }
 
     fn pass<'a>(&'a self, sequences: &'a Sequences<'a>, wanted: &'a [usize]) -> Pass<'a, E> {
