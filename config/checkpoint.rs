@@ -14,7 +14,10 @@ pub struct CheckpointConfig {
     pub keep: usize,
     /// Keep besides so many of those whose `metric` is best. Default 0.
     pub keep_best: usize,
-    /// The metric that says which are best. Default: `objective/scores` for PPO, `eval/accuracy` for reward models,
+    /// End the run early once so many checkpoints in a row are no better than the best before them: `checkpoint.every` times
+    /// as many steps. Default 0: never. Needs `keep_best`.
+    pub patience: u64,
+    /// The metric that says which are best. Default: `eval/scores` for PPO (`objective/scores` where no prompts are held out), `eval/accuracy` for reward models,
     /// `eval/rewards/accuracies` for preference optimisation, `eval/loss` for SFT (of the two: the same without `eval/` where
     /// no data are held out). A checkpoint of a step at which it was not measured is not among the best.
     pub metric: Option<String>,
@@ -33,7 +36,8 @@ pub enum Best {
 }
 
 /// Metrics whose largest values are best.
-const LARGE: [&str; 11] = [
+const LARGE: [&str; 12] = [
+    "eval/scores",
     "objective/scores",
     "objective/rlhf_reward",
     "objective/non_score_reward",
@@ -59,7 +63,7 @@ const SMALL: [&str; 7] = [
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 0, keep: 2, keep_best: 0, metric: None, mode: None }
+        Self { every: 0, keep: 2, keep_best: 0, patience: 0, metric: None, mode: None }
     }
 }
 
@@ -80,6 +84,12 @@ impl CheckpointConfig {
                 unknown.unwrap_or_default()
             ),
             "none",
+        )?;
+        Violation::unless(
+            self.patience == 0 || (self.keep_best > 0 && self.every > 0),
+            "checkpoint.patience",
+            "0 unless checkpoint.every and checkpoint.keep_best are at least 1",
+            self.patience,
         )
     }
 }

@@ -8,7 +8,7 @@ use super::{
     CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, EmaConfig, InvariantsConfig,
     LogConfig, LoraConfig, MemoryConfig, MismatchAction, MismatchConfig, ModelConfig, QueueConfig,
     RewardConfig, SamplingConfig, StopConfig, Violation,
-    sections::{Shared, resolve, within},
+    sections::{Shared, eval_has_data, resolve, within},
 };
 use crate::{
     data::DataConfig,
@@ -172,7 +172,8 @@ impl Config for PpoConfig {
             self.model.reference.as_ref() == Some(&self.model.path) && self.lora.adapter.is_none(),
         );
         self.deadlines.resolve(self.engine.deadline_seconds);
-        self.checkpoint.resolve("objective/scores");
+        let held_out = !self.data.eval.is_empty();
+        self.checkpoint.resolve(if held_out { "eval/scores" } else { "objective/scores" });
     }
 
     fn validate(&self) -> Result<(), Violation> {
@@ -191,6 +192,7 @@ impl Config for PpoConfig {
         };
         shared.validate()?;
         within("ppo", self.ppo.validate())?;
+        eval_has_data("ppo.eval_every", self.ppo.eval_every, &self.data)?;
         self.sampling.validate()?;
         self.engine.validate().map_err(engine_violation)?;
         self.queue.validate(self.engine.refit_in_flight)?;

@@ -173,6 +173,12 @@ pub(super) fn train<C: Offline, S>(
     let mut evaluation = None;
     let mut steps = || -> Result<()> {
         for step in done + 1..=total {
+            if session.is_exhausted(step - 1)? {
+                if needs_evaluation && evaluation.is_none() {
+                    evaluation = measured(&trainer)?;
+                }
+                break;
+            }
             let mut watch = session.begin(step);
             let batch: Vec<_> = batches.deal().into_iter().map(|i| lessons.train[i]).collect();
             let stepped: Step<_> = trainer.step(&batch)?;

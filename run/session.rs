@@ -249,6 +249,49 @@ impl<'a> Session<'a> {
         self.checkpoint.keep_best > 0
     }
 
+    /// Says whether checkpoints are chosen by a metric whose name begins like this.
+    pub(super) fn is_chosen_by(&self, prefix: &str) -> bool {
+        let metric = self.checkpoint.metric.as_deref();
+        self.keeps_best() && metric.is_some_and(|metric| metric.starts_with(prefix))
+    }
+
+    /// Says whether the run ends early after a step whose checkpoint is written: none of the latest checkpoints is better
+    /// than the best before them. Whoever watches hears of it.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(super) fn is_exhausted(&mut self, step: u64) -> Result<bool> {
+        let CheckpointConfig { every, patience, .. } = self.checkpoint;
+        if patience == 0 || !self.has_saved(step) {
+            return Ok(false);
+        }
+        // Told from what is on the disk, so that a run that was resumed ends where the whole one does.
+        let Some((best, path)) = self.directory.checkpoints().best(&self.retention()) else {
+            return Ok(false);
+        };
+        let exhausted = step - best >= every.saturating_mul(patience);
+        if exhausted {
+            let metric = self.checkpoint.metric.as_deref().unwrap_or_default();
+            let text = format!(
+                "ended early after step {step} of {}: {metric} is no better than after step {best} (checkpoint.patience \
+                 = {patience}); the best is {}",
+                self.total,
+                path.display()
+            );
+            self.observer.note(&text);
+            self.journal.write(step, (EntryKind::Stop, Some("patience")), &text)?;
+        }
+        Ok(exhausted)
+    }
+
+    fn retention(&self) -> Retention {
+        Retention {
+            keep: self.checkpoint.keep,
+            keep_best: self.checkpoint.keep_best,
+            larger_is_better: self.checkpoint.mode != Some(Best::Min),
+        }
+    }
+
     /// Shows a step's metrics, and writes them down where they are due.
     ///
     /// # Errors
@@ -303,11 +346,7 @@ impl<'a> Session<'a> {
         self.directory.sync()?;
         let checkpoints = self.directory.checkpoints();
         let path = checkpoints.write((step, self.score), fill)?;
-        checkpoints.prune(&Retention {
-            keep: self.checkpoint.keep,
-            keep_best: self.checkpoint.keep_best,
-            larger_is_better: self.checkpoint.mode != Some(Best::Min),
-        })?;
+        checkpoints.prune(&self.retention())?;
         self.saved = Some((step, path.clone()));
         let took = began.elapsed();
         self.trace.span((Lane::Checkpoint, "checkpoint"), (began, began + took), step)?;

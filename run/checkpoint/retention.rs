@@ -22,7 +22,7 @@ pub(super) struct Kept {
 }
 
 impl Retention {
-    /// Returns the steps to delete, in order. `latest` always stays; of equal scores the later one counts as better.
+    /// Returns the steps to delete, in order. `latest` always stays; of equal scores the earlier one counts as better.
     pub(super) fn surplus(&self, kept: &[Kept], latest: u64) -> Vec<u64> {
         let mut steps: Vec<u64> = kept.iter().map(|one| one.step).collect();
         steps.sort_unstable();
@@ -35,11 +35,12 @@ impl Retention {
         steps
     }
 
-    fn best(&self, kept: &[Kept]) -> impl Iterator<Item = u64> {
+    /// Returns those with the best scores, the best first.
+    pub(super) fn best(&self, kept: &[Kept]) -> impl Iterator<Item = u64> + use<> {
         let sign = if self.larger_is_better { 1.0 } else { -1.0 };
         let scored = kept.iter().filter_map(|one| Some((sign * one.score?, one.step)));
         let mut scored: Vec<_> = scored.filter(|(score, _)| !score.is_nan()).collect();
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         scored.into_iter().take(self.keep_best).map(|(_, step)| step)
     }
 }
@@ -70,8 +71,9 @@ mod tests {
             (1, 0, true, vec![1, 2, 3, 4, 9]),
             (2, 0, true, vec![1, 2, 3, 4]),
             (9, 0, true, vec![]),
-            // The best is the newest: it takes no second place.
-            (1, 1, true, vec![1, 2, 3, 4, 9]),
+            // The newest is as good as the best, but later.
+            (1, 1, true, vec![1, 3, 4, 9]),
+            // One of the best is the newest: it takes no second place.
             (1, 2, true, vec![1, 3, 4, 9]),
             (1, 3, true, vec![3, 4, 9]),
             // What has no score is never among the best.

@@ -146,12 +146,19 @@ impl Checkpoints {
     /// When one cannot be deleted.
     pub(crate) fn prune(&self, retention: &Retention) -> Result<(), CheckpointError> {
         let Some(latest) = self.latest()? else { return Ok(()) };
+        let surplus = retention.surplus(&self.kept(), latest);
+        surplus.into_iter().try_for_each(|step| self.discard(step))
+    }
+
+    /// Returns the step with the best score, and where its checkpoint is. `None` where none has a score.
+    pub(crate) fn best(&self, retention: &Retention) -> Option<(u64, PathBuf)> {
+        let step = retention.best(&self.kept()).next()?;
+        Some((step, self.folder().join(name(step))))
+    }
+
+    fn kept(&self) -> Vec<Kept> {
         let score = |step| Manifest::read(&self.folder().join(name(step))).ok()?.score;
-        let kept = self.steps().into_iter().map(|step| Kept { step, score: score(step) });
-        retention
-            .surplus(&kept.collect::<Vec<_>>(), latest)
-            .into_iter()
-            .try_for_each(|step| self.discard(step))
+        self.steps().into_iter().map(|step| Kept { step, score: score(step) }).collect()
     }
 
     /// Makes a step's checkpoint the latest, and forgets those after it.

@@ -7,10 +7,12 @@ use anyhow::Result;
 use super::{
     PpoOutcome,
     batch::Batch,
+    evaluation::Evaluation,
     setup::{self, Trainer},
 };
 use crate::{
     config::{OnBreak, PpoConfig},
+    data::PromptSample,
     engine::{self, Engine, RefitReport, Stats},
     model::Model,
     rollout::{Consumer, Dtype, QueueError, QueueSnapshot, Rollout, WeightVersion},
@@ -44,6 +46,9 @@ pub(super) struct PpoRun<'a, 'o> {
     /// The policy that they left; no path if there were none.
     pub(super) begun_from: PathBuf,
     pub(super) base: &'a Model,
+    pub(super) prompts: &'a [PromptSample],
+    /// `None` where no prompts are held out.
+    pub(super) evaluation: Option<Evaluation>,
     pub(super) reward: Scorer,
     pub(super) invariants: Invariants<'a>,
     /// Where the trainer stood when its weights last were those of a whole iteration.
@@ -89,6 +94,9 @@ impl PpoRun<'_, '_> {
         let mut outcome = PpoOutcome { policy: self.begun_from.clone(), last: None };
         self.say_notes()?;
         for iteration in self.done + 1..=self.config.ppo.iterations {
+            if self.session.is_exhausted(iteration - 1)? {
+                break;
+            }
             let Some(metrics) = self.iterate(iteration).map_err(|error| self.explained(error))?
             else {
                 self.abandon(iteration)?;
@@ -158,6 +166,7 @@ impl PpoRun<'_, '_> {
         metrics.extend(self.canary.check(&self.engine, self.trainer.policy())?);
         watch.lap(Lane::Refit, "canary")?;
 
+        metrics.extend(self.evaluate(iteration, &mut watch)?);
         metrics.extend(lag(&rollouts, self.consumer.version()));
         self.end(iteration, refit.version);
         metrics.set("queue/depth", self.queued.answered.len() as f64);
@@ -210,6 +219,21 @@ impl PpoRun<'_, '_> {
             batch.metrics.set("queue/refused", refused as f64);
         }
         Ok(Some(batch))
+    }
+
+    /// Measures the policy on the prompts that are held out, where that is due or a checkpoint is chosen by it.
+    fn evaluate(&mut self, iteration: u64, watch: &mut Stopwatch) -> Result<Metrics> {
+        let session = &self.session;
+        let needed = session.saves(iteration) && session.is_chosen_by("eval/");
+        let Some(evaluation) = &self.evaluation else { return Ok(Metrics::new()) };
+        if !needed && !session.is_due(iteration, self.config.ppo.eval_every) {
+            return Ok(Metrics::new());
+        }
+        self.works("the evaluation", iteration);
+        let measured =
+            evaluation.measure(iteration, self.prompts, &self.engine, &mut self.reward)?;
+        watch.lap(Lane::Score, "eval")?;
+        Ok(measured)
     }
 
     /// Passes on what the engine has to say.

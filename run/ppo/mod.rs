@@ -1,6 +1,7 @@
 //! The loop of PPO: generate, score, update, refit.
 
 mod batch;
+mod evaluation;
 mod iteration;
 mod setup;
 
@@ -34,6 +35,7 @@ use crate::{
     data::PromptSample,
     rollout::{QueueOptions, QueueSnapshot, WeightVersion, restore},
 };
+use evaluation::Evaluation;
 use iteration::PpoRun;
 
 /// What came of a run.
@@ -88,10 +90,12 @@ fn run(
     placement.settle_trainer()?;
     models::use_threads(placement.trainer_threads)?;
     let base = models::open(&config.model.path)?;
-    let Samples { train, reports, .. } = samples::read::<PromptSample>(&config.data, &base)?;
-    let prompts: Arc<[PromptSample]> = train.into();
+    let Samples { train, eval, reports } = samples::read::<PromptSample>(&config.data, &base)?;
+    let lengths = train.iter().map(Length::of_prompt).collect();
+    let learned_from = train.len();
+    // Those that are held out stand behind the others.
+    let prompts: Arc<[PromptSample]> = train.into_iter().chain(eval).collect();
     let longest = setup::longest_rollout(config, &base, &prompts);
-    let lengths = prompts.iter().map(Length::of_prompt).collect();
     let checked = plan::check(config, config.memory, lengths)?;
     let sources = reward::open(config, &base, (longest, placement.trainer_threads))?;
     reward::check(&sources, &prompts)?;
@@ -99,12 +103,8 @@ fn run(
     opening.restore(&mut trainer)?;
     let (done, begun_from) = (opening.done(), opening.model("policy"));
     let queued: QueueSnapshot<Arc<Answered>> = opening.queue()?;
-    let known = queued.answered.iter().all(|(_, answered)| answered.prompt < prompts.len());
-    ensure!(
-        known,
-        "the checkpoint's queue answers prompts beyond the {} of the data",
-        prompts.len()
-    );
+    let known = queued.answered.iter().all(|(_, answered)| answered.prompt < learned_from);
+    ensure!(known, "the checkpoint's queue answers prompts beyond the {learned_from} of the data");
     let policy = &trainer.policy().model;
     let engine = setup::engine(config, &placement, &base, (policy, WeightVersion(done)))?;
     heartbeat.watch(&engine);
@@ -138,8 +138,8 @@ fn run(
         issuer,
         heartbeat: heartbeat.clone(),
         patience: config.deadlines.trainer(),
-        prompts: &prompts,
-        order: order(&config.data, config.seed, prompts.len()),
+        prompts: &prompts[..learned_from],
+        order: order(&config.data, config.seed, learned_from),
         sampling: Arc::new(
             config.sampling.params(config.seed, config.ppo.samples_per_prompt as u32),
         ),
@@ -150,6 +150,8 @@ fn run(
         done,
         begun_from,
         base: &base,
+        prompts: &prompts,
+        evaluation: Evaluation::new(config, learned_from..prompts.len()),
         reward,
         invariants: Invariants::new(config, &prompts, ledger),
         whole: trainer.state().clone(),

@@ -9,6 +9,7 @@ mod world;
 mod correction;
 mod dpo;
 mod eval;
+mod evaluation;
 mod faults;
 mod kto;
 mod lora;

@@ -88,6 +88,12 @@ pub struct PpoOptions {
     /// Tokens of one forward pass; a longer sequence goes alone. Affects memory and speed, not the result. Default 8192.
     pub micro_batch_tokens: usize,
 
+    /// Measure the policy on the prompts of `data.eval`, one completion each, every so many iterations and at the end.
+    /// Default 0: at the end only. Checkpoints that are chosen by it are measured besides.
+    pub eval_every: u64,
+    /// The temperature of these completions; everything else is as in `[sampling]`. Default 0: the most likely token.
+    pub eval_temperature: f32,
+
     /// How advantages are estimated. Default `gae`, the only one with a critic; the options of the critic mean nothing
     /// to the others.
     pub advantage: Option<AdvantageEstimator>,
@@ -188,6 +194,8 @@ impl Default for PpoOptions {
             epochs: None,
             mini_batches: 1,
             micro_batch_tokens: 8192,
+            eval_every: 0,
+            eval_temperature: 0.0,
             advantage: None,
             group_std: None,
             best_of: 1,

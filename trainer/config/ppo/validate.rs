@@ -46,7 +46,8 @@ impl PpoOptions {
             "mini_batches",
             "at most prompts_per_iteration x samples_per_prompt",
             self.mini_batches,
-        )
+        )?;
+        not_negative("eval_temperature", self.eval_temperature.into())
     }
 
     fn validate_policy(&self) -> Result<(), OptionError> {
