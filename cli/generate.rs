@@ -7,10 +7,18 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::anyhow;
 use serde::Serialize;
 
-use super::{opening::OpeningArguments, output::print, prompts, sampling::SamplingArguments};
+use super::{
+    named_number::named_number,
+    opening::OpeningArguments,
+    output::print,
+    prompts::{self, Wording},
+    sampling::SamplingArguments,
+};
 use crate::{
+    data::Attributes,
     engine::{Engine, Request, SamplingParams, StreamEvent},
     model::Model,
     rollout::{Prompt, PromptId, Rollout, StopReason},
@@ -33,6 +41,9 @@ pub(super) struct Arguments {
     /// Put each text into the model's chat template, as what a user says
     #[arg(long)]
     chat: bool,
+    /// Tell each prompt what its answer is to be like, as SteerLM's training data do: helpfulness=4,toxicity=0
+    #[arg(long, value_name = "NAME=NUMBER,...", value_delimiter = ',', value_parser = named_number)]
+    attributes: Vec<(String, f64)>,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Print a JSON object per completion: token ids, text, log-probs, why it ended, the weights' version
@@ -58,17 +69,17 @@ struct Line<'a> {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let model = arguments.engine.model()?;
+    let wording = arguments.wording()?;
     let given = match &arguments.input {
-        Some(path) => prompts::read(&model, path, arguments.chat)?,
+        Some(path) => prompts::read(&model, path, &wording)?,
         None => {
             let texts = arguments.prompt.iter();
-            texts
-                .map(|text| prompts::encode(&model, text, arguments.chat))
-                .collect::<Result<_, _>>()?
+            texts.map(|text| prompts::encode(&model, text, &wording)).collect::<Result<_, _>>()?
         }
     };
     let sampling = Arc::new(arguments.sampling.params(&model.generation, arguments.json));
-    let session = Session { engine: arguments.engine.start()?, model, sampling, arguments };
+    let session =
+        Session { engine: arguments.engine.start()?, model, sampling, arguments, wording };
     if given.is_empty() {
         session.answer_lines()?
     } else {
@@ -77,11 +88,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+impl Arguments {
+    fn wording(&self) -> anyhow::Result<Wording> {
+        let given = (!self.attributes.is_empty()).then(|| Attributes::new(self.attributes.clone()));
+        let attributes = given.transpose().map_err(|why| anyhow!("--attributes: {why}"))?;
+        Ok(Wording { chat: self.chat, attributes })
+    }
+}
+
 struct Session<'a> {
     engine: Engine,
     model: Model,
     sampling: Arc<SamplingParams>,
     arguments: &'a Arguments,
+    wording: Wording,
 }
 
 impl Session<'_> {
@@ -106,8 +126,7 @@ impl Session<'_> {
                 write!(io::stderr(), "> ")?;
             }
             let Some(line) = lines.next().transpose()? else { break };
-            let request =
-                self.request(id, prompts::encode(&self.model, &line, self.arguments.chat)?);
+            let request = self.request(id, prompts::encode(&self.model, &line, &self.wording)?);
             if self.streams() {
                 self.stream(request)?;
                 continue;

@@ -4,6 +4,7 @@
 //! and a status other than 0: 1 for what went wrong, 2 for arguments that cannot be understood, 130 and 143 for a run that
 //! SIGINT (Ctrl-C) or SIGTERM stopped.
 
+mod annotate;
 mod backend_name;
 mod bench;
 mod config;
@@ -71,6 +72,7 @@ enum Command {
     Generate(generate::Arguments),
     Score(score::Arguments),
     ServeRm(serve_rm::Arguments),
+    Annotate(annotate::Arguments),
     Eval(eval::Arguments),
     NewModel(new_model::Arguments),
     Engine(engine::Arguments),
@@ -119,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Annotate(arguments) => annotate::run(&arguments),
         Command::ServeRm(arguments) => serve_rm::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),

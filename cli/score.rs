@@ -6,7 +6,12 @@ use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{opening::OpeningArguments, output::print, prompts, trainer};
+use super::{
+    opening::OpeningArguments,
+    output::print,
+    prompts::{self, Wording},
+    trainer,
+};
 use crate::model::{Model, ModelSpec};
 
 /// Say how likely each token of a text is, given those before it
@@ -69,8 +74,10 @@ fn texts(arguments: &Arguments, model: &Model) -> anyhow::Result<Vec<Vec<u32>>> 
     if let Some(path) = &arguments.input {
         lines.extend(prompts::read_text(path)?.lines().map(str::to_owned));
     }
-    let mut texts: Vec<Vec<u32>> =
-        lines.iter().map(|line| prompts::encode(model, line, false)).collect::<Result<_, _>>()?;
+    let mut texts: Vec<Vec<u32>> = lines
+        .iter()
+        .map(|line| prompts::encode(model, line, &Wording::default()))
+        .collect::<Result<_, _>>()?;
     if !arguments.token_ids.is_empty() {
         texts.push(arguments.token_ids.clone());
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use super::{named_number::named_number, trainer};
-use crate::trainer::config::Device;
+use crate::{config::ComputeDtype, trainer::config::Device};
 
 /// Serve a reward model over HTTP, for `reward.kind = "http"` of runs elsewhere (docs/rewards.md)
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,15 @@ pub(super) struct Arguments {
 pub(super) enum Format {
     F32,
     Bf16,
+}
+
+impl From<Format> for ComputeDtype {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::F32 => Self::F32,
+            Format::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 impl Arguments {

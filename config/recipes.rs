@@ -78,6 +78,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Dpo, "simpo"),
     recipe!(Kto, "kto"),
     recipe!(Spin, "spin"),
+    recipe!(Sft, "steerlm"),
     recipe!(SteerLm2, "steerlm2"),
 ];
 

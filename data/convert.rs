@@ -1,14 +1,9 @@
 //! A file of any schema into the JSON Lines that our loaders read.
 
-use std::{
-    fs::{File, Permissions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::path::Path;
 
 use super::{
-    Error, Form, Reading, Report, Schema,
+    Error, Form, Reading, Report, RowFile, Schema,
     examples::{Examples, Group},
 };
 
@@ -34,41 +29,27 @@ pub fn convert(
     (form, reading): (Form, &Reading),
     replace: bool,
 ) -> Result<Converted, Error> {
-    check_output(output, replace)?;
+    let mut file = RowFile::create(output, replace)?;
     let mut examples = Examples::open(input, reading)?;
     let mut converted =
         Converted { schema: examples.schema(), report: Report::default(), written: 0 };
-    let failed = |source| Error::Write { path: output.into(), source };
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let unfinished = beside(output, folder).map_err(failed)?;
-    let mut file = BufWriter::new(unfinished);
     for group in &mut examples {
-        converted.group(group?, form, &mut file).map_err(failed)?;
+        converted.group(group?, form, &mut file)?;
     }
     if converted.written == 0 {
         return Err(Error::NothingLeft(converted.report.to_string()));
     }
-    let unfinished = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    unfinished.as_file().sync_all().map_err(failed)?;
-    let persisted = match replace {
-        true => unfinished.persist(output),
-        false => unfinished.persist_noclobber(output),
-    };
-    persisted.map_err(|error| failed(error.error))?;
-    // The name itself.
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    file.finish()?;
     Ok(converted)
 }
 
 impl Converted {
-    fn group(&mut self, group: Group, form: Form, file: &mut impl Write) -> io::Result<()> {
+    fn group(&mut self, group: Group, form: Form, file: &mut RowFile) -> Result<(), Error> {
         let places: Vec<_> = group.places().collect();
         match group.example.and_then(|example| form.write(example)) {
             Ok(rows) => {
                 for row in rows {
-                    serde_json::to_writer(&mut *file, &row)?;
-                    file.write_all(b"\n")?;
+                    file.write(&row)?;
                     self.written += 1;
                 }
                 places.iter().for_each(|_| self.report.use_row(false));
@@ -81,31 +62,9 @@ impl Converted {
     }
 }
 
-/// Refuses what would be found out only after the work.
-fn check_output(output: &Path, replace: bool) -> Result<(), Error> {
-    let refuse = |message: &str| Err(Error::File { path: output.into(), message: message.into() });
-    let extension = output.extension().and_then(|extension| extension.to_str());
-    if !matches!(extension, Some("jsonl" | "ndjson" | "json")) {
-        return refuse("JSON Lines are written: the name must end in .jsonl, .json or .ndjson");
-    }
-    if output.exists() && !replace {
-        return refuse("exists already");
-    }
-    Ok(())
-}
-
-/// Opens a file under another name in the folder, with the rights of any new file; it goes away unless it is renamed.
-fn beside(output: &Path, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!(".{name}.");
-    builder.prefix(&prefix);
-    builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
+    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
     use super::*;
 

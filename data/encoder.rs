@@ -1,6 +1,6 @@
 //! Text and conversations into token ids, with the tokens to train on.
 
-use super::{DataConfig, Error, OverLong, chat};
+use super::{Attributes, DataConfig, Error, OverLong, chat, row::Content};
 use crate::model::{ChatTemplate, GenerationConfig, Tokenizer};
 
 /// Turns the texts of a row into tokens, under the rules of a [`DataConfig`].
@@ -23,6 +23,8 @@ pub struct TextEncoder<'a> {
     completion_only: bool,
     max_tokens: usize,
     over_long: OverLong,
+    /// What prompts are told of the answer.
+    attributes: Option<Attributes>,
 }
 
 /// A piece of a text, and whether to train on it.
@@ -73,7 +75,25 @@ impl<'a> TextEncoder<'a> {
             completion_only: config.completion_only,
             max_tokens: config.max_tokens,
             over_long: config.over_long,
+            attributes: None,
         })
+    }
+
+    /// Returns the same with attributes in every [`PromptSample`](super::PromptSample), as SteerLM has them.
+    #[must_use]
+    pub fn with_attributes(self, attributes: Option<Attributes>) -> Self {
+        Self { attributes, ..self }
+    }
+
+    /// Puts the attributes into a prompt, where there are some.
+    ///
+    /// # Errors
+    /// When it has no place for them.
+    pub(super) fn conditioned(&self, prompt: Content) -> Result<Content, String> {
+        match &self.attributes {
+            Some(attributes) => attributes.within(prompt),
+            None => Ok(prompt),
+        }
     }
 
     /// Returns the same without a limit of length.

@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod attributes;
 mod chat;
 mod check;
 mod columns;
@@ -29,6 +30,7 @@ mod examples;
 mod jsonl;
 mod load;
 mod order;
+mod output;
 mod packing;
 mod parquet;
 mod rated;
@@ -38,6 +40,7 @@ mod row;
 mod sample;
 mod schema;
 
+pub use attributes::Attributes;
 pub use check::{Check, CheckOptions, FileCheck, Lengths, Overlap, Refused, check};
 pub use columns::FoundColumns;
 pub(crate) use config::one_or_many;
@@ -48,6 +51,7 @@ pub use error::Error;
 pub use examples::Reading;
 pub use load::{Loaded, load_eval, load_train};
 pub use order::{Cursor, CursorError, Order};
+pub use output::RowFile;
 pub use packing::pack;
 pub use rated::{JudgedSample, RatedLayout, RatedSample, rated_attributes};
 pub use reader::{Rows, open_rows, read_rows};

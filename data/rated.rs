@@ -7,7 +7,7 @@ use super::{
     columns::FoundColumns,
     encoder::{Fit, Tokens},
     reader::open_rows,
-    row::{Content, Row},
+    row::{Content, Place, Row},
     sample::{Sample, judged},
 };
 
@@ -33,6 +33,8 @@ pub struct JudgedSample {
     pub tokens: Vec<u32>,
     /// The row as it was.
     pub columns: Map<String, Value>,
+    /// Where it comes from.
+    pub place: Place,
 }
 
 /// The columns of a rated completion.
@@ -81,9 +83,9 @@ impl Sample for JudgedSample {
     }
 
     fn of(row: Row, layout: &SftLayout, encoder: &TextEncoder<'_>) -> Result<(Self, Fit), String> {
-        let columns = row.columns.clone();
+        let Row { place, columns } = row.clone();
         let (tokens, fit) = sequence(row, layout, encoder)?;
-        Ok((Self { tokens, columns }, fit))
+        Ok((Self { tokens, columns, place }, fit))
     }
 }
 

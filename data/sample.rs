@@ -146,7 +146,7 @@ impl Sample for PromptSample {
     }
 
     fn of(mut row: Row, prompt: &String, encoder: &TextEncoder<'_>) -> Result<(Self, Fit), String> {
-        let mut ids = match row.take_content(prompt)? {
+        let mut ids = match encoder.conditioned(row.take_content(prompt)?)? {
             Content::Text(text) => encoder.prompt(&text)?,
             Content::Messages(messages) => {
                 encoder.chat_prompt(&chat::prompt(encoder.template()?, &messages)?)?

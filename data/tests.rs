@@ -402,3 +402,63 @@ fn samples_are_in_the_order_of_the_rows() {
     assert_eq!(order, (0..500).collect::<Vec<_>>());
     assert_eq!(samples[499].place.line, 500);
 }
+
+#[test]
+fn a_rated_completion_is_its_prompt_and_completion_with_the_ratings_that_are_there() {
+    let mut files = Files::new(
+        "{\"prompt\": \"ab\", \"response\": \"c\", \"verbosity\": 2, \"helpfulness\": null, \"fluency\": 1.5}\n\
+         {\"prompt\": \"ab\", \"response\": \"c\", \"helpfulness\": 3}\n\
+         {\"prompt\": \"ab\", \"response\": \"c\", \"helpfulness\": null}\n\
+         {\"prompt\": \"ab\", \"response\": \"c\", \"helpfulness\": \"high\"}\n",
+    );
+    let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let pairs = Files::new("{\"prompt\": \"ab\", \"chosen\": \"c\", \"rejected\": \"d\"}\n")
+        .samples::<PairSample>();
+    assert_eq!(rated_attributes(&files.config).unwrap(), ["helpfulness", "verbosity"]);
+    files.config.columns.attributes = named(&["fluency", "helpfulness"]);
+    let samples = files.samples::<RatedSample>();
+    assert_eq!(samples[0].ratings, [Some(1.5), None]);
+    assert_eq!(samples[1].ratings, [None, Some(3.0)]);
+    assert_eq!(
+        (samples.len(), &samples[0].tokens),
+        (2, &pairs[0].chosen),
+        "as a reward model reads it"
+    );
+    let said = files.said::<RatedSample>();
+    let reasons =
+        ["has no rating (rows.jsonl:3)", "\"helpfulness\" must be a finite number (rows.jsonl:4)"];
+    assert!(reasons.iter().all(|reason| said.contains(reason)), "{said}");
+    let judged = files.samples::<JudgedSample>();
+    assert_eq!((judged.len(), &judged[0].tokens), (4, &samples[0].tokens));
+    assert_eq!(judged[0].columns["fluency"], 1.5);
+}
+
+#[test]
+fn what_a_policy_is_told_is_the_same_in_training_and_afterwards() {
+    let plain = "{\"prompt\": \"ab\", \"completion\": \"c\", \"humor\": 1}\n";
+    let turns = "[{\"role\": \"user\", \"content\": \"ab\"}]";
+    let chat = format!("{{\"prompt\": {turns}, \"completion\": \"c\", \"humor\": 1}}\n");
+    for (rows, template) in
+        [(plain, None), (chat.as_str(), Some(MARKED)), (chat.as_str(), Some(CHAT))]
+    {
+        let files = |rows: &str| match template {
+            Some(template) => Files::chat(rows, template),
+            None => Files::new(rows),
+        };
+        let given = files(rows);
+        let steered = given.folder.path().join("steered.jsonl");
+        let reading = Reading::default();
+        convert(&given.config.train[0], &steered, (Form::SteerLm, &reading), false).unwrap();
+        let sft = files(&std::fs::read_to_string(steered).unwrap()).samples::<SftSample>();
+        let trained = sft[0].loss_mask.iter().position(|&trained| trained).unwrap();
+
+        let (tokenizer, generation) = (tokenizer(), GenerationConfig::default());
+        let attributes = Attributes::new([("humor".to_owned(), 1.0)]).unwrap();
+        let template = given.template.as_ref();
+        let encoder = TextEncoder::new(&given.config, &tokenizer, template, &generation).unwrap();
+        let asked =
+            load_train::<PromptSample>(&given.config, &encoder.with_attributes(Some(attributes)));
+        let asked = asked.unwrap().samples;
+        assert_eq!(asked[0].tokens.ids(), &sft[0].tokens[..trained], "{rows}");
+    }
+}

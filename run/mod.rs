@@ -12,6 +12,8 @@
 )]
 
 mod agreement;
+#[cfg(feature = "libtorch")]
+mod annotate;
 mod batches;
 pub mod bench;
 #[cfg(feature = "libtorch")]
@@ -89,6 +91,8 @@ mod stopwatch;
 mod whereabouts;
 
 pub use agreement::Agreement;
+#[cfg(feature = "libtorch")]
+pub use annotate::{AnnotateOptions, Annotated, Scale, annotate};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, read_queue};
 pub use directory::{DirectoryError, RunDirectory};
 #[cfg(feature = "libtorch")]

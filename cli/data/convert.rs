@@ -20,6 +20,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// What the rows are to be: sft, prompts (for ppo), preference (for rm and dpo), unpaired (for kto), ratings
+    /// (for regression), steerlm (for sft: prompts that name the attributes of the answer)
     #[arg(long, value_name = "FORM")]
     to: Form,
     #[command(flatten)]

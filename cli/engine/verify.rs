@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let prompts = match &arguments.prompts {
         Some(file) => {
             let model = Model::open(&model_directory(&arguments.model))?;
-            prompts::read(&model, file, false)?
+            prompts::read(&model, file, &prompts::Wording::default())?
         }
         None => Vec::new(),
     };

@@ -5,16 +5,22 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
-    cli::{bench, demo, opening::OpeningArguments, output::print, report, serve_rm, signals},
+    cli::{
+        annotate, bench, demo,
+        opening::OpeningArguments,
+        output::{note, print},
+        report, serve_rm, signals,
+    },
     config::{
-        ComputeDtype, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
-        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
+        DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+        SftConfig, SpinConfig, SteerLm2Config,
     },
     engine::EngineDtype,
     model::Model,
     rollout::Dtype,
     run::{
-        self, Launch, Progress, RewardServer, RewardServerOptions, RunDirectory,
+        self, AnnotateOptions, Launch, Progress, RewardServer, RewardServerOptions, RunDirectory,
+        Scale,
         bench::{PpoBench, TrainBench},
         demo::{DemoOptions, Thresholds},
         eval::EvalReport,
@@ -145,9 +151,38 @@ pub(in crate::cli) fn demo(arguments: &demo::Arguments) -> Result<ExitCode> {
     report::print_demo(&outcome, started.elapsed())?;
     let missed = outcome.missed(&Thresholds::default());
     for line in &missed {
-        crate::cli::output::note(format_args!("error: {line}"));
+        note(format_args!("error: {line}"));
     }
     Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Rates a data set and says what came of it.
+pub(in crate::cli) fn annotate(arguments: &annotate::Arguments) -> Result<ExitCode> {
+    let annotate::Arguments { input, output, model, step, range, .. } = arguments;
+    let options = AnnotateOptions {
+        model: model.clone(),
+        input: input.clone(),
+        output: output.clone(),
+        replace: arguments.force,
+        rerate: arguments.rerate,
+        scale: Scale { step: *step, range: *range },
+        max_tokens: arguments.max_tokens,
+        truncate: arguments.truncate,
+        append_eos: !arguments.no_eos,
+        micro_batch_tokens: arguments.micro_batch_tokens,
+        device: arguments.device,
+        dtype: arguments.dtype.into(),
+        threads: arguments.threads,
+    };
+    let annotated = run::annotate(&options, &mut Progress::new(arguments.quiet))?;
+    if annotated.report.used < annotated.report.rows {
+        note(&annotated.report);
+    }
+    let means = annotated.means.iter().map(|(name, mean)| format!("{name} {mean:.2}"));
+    let means = means.collect::<Vec<_>>().join(", ");
+    let used = annotated.report.used;
+    print(format_args!("{}: {used} rows rated; means: {means}", output.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves a reward model until the process ends.
@@ -162,10 +197,7 @@ pub(in crate::cli) fn serve_rm(
         weights: arguments.weights.iter().cloned().collect(),
         listen: arguments.listen,
         device: arguments.device,
-        dtype: match arguments.dtype {
-            serve_rm::Format::F32 => ComputeDtype::F32,
-            serve_rm::Format::Bf16 => ComputeDtype::Bf16,
-        },
+        dtype: arguments.dtype.into(),
         threads: arguments.threads,
     })?;
     print(server.url())?;

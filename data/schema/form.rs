@@ -4,7 +4,11 @@ use std::{fmt, str::FromStr};
 
 use serde_json::{Map, Value};
 
-use super::{Example, Meaning, UnknownName, example::last_answer};
+use super::{
+    super::{attributes::Attributes, row::Content},
+    Example, Meaning, UnknownName,
+    example::{last_answer, value},
+};
 
 /// Columns that a loader would take for something else than an extra one. One that is left over from another schema gets
 /// `source_` before its name.
@@ -40,16 +44,19 @@ pub enum Form {
     /// `prompt`, `completion`, `label`: each completion by itself, good or bad: for `rollforge kto`. A pair gives two
     /// rows.
     Unpaired,
-    /// `text`, or `prompt` and `completion`, with a column for each attribute that is rated.
+    /// `text`, or `messages`, or `prompt` and `completion`, with a column for each attribute that is rated.
     Ratings,
+    /// `prompt`, which names the attributes of the answer ([`Attributes`]), and `completion`: for `rollforge sft`. Of a
+    /// conversation the last turn is the completion.
+    SteerLm,
 }
 
 type Columns = Map<String, Value>;
 
 impl Form {
     /// Every form.
-    pub const ALL: [Self; 5] =
-        [Self::Sft, Self::Prompts, Self::Preference, Self::Unpaired, Self::Ratings];
+    pub const ALL: [Self; 6] =
+        [Self::Sft, Self::Prompts, Self::Preference, Self::Unpaired, Self::Ratings, Self::SteerLm];
 
     /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
@@ -59,6 +66,7 @@ impl Form {
             Self::Preference => "preference",
             Self::Unpaired => "unpaired",
             Self::Ratings => "ratings",
+            Self::SteerLm => "steerlm",
         }
     }
 
@@ -67,7 +75,7 @@ impl Form {
     /// # Errors
     /// Says what the example lacks; the words are the same for all examples with the same flaw.
     pub(in crate::data) fn write(self, example: Example) -> Result<Vec<Columns>, String> {
-        let Example { meaning, ratings, mut rest } = example;
+        let Example { meaning, mut ratings, mut rest } = example;
         if let (Meaning::Pair { rewards, .. }, true) = (&meaning, self != Self::Preference) {
             rest.extend(rewards.clone());
         }
@@ -78,6 +86,8 @@ impl Form {
             Self::Unpaired => unpaired(meaning)?,
             Self::Ratings if ratings.is_empty() => return Err("has no rating".into()),
             Self::Ratings => vec![sft(meaning)?],
+            // The prompt has them now.
+            Self::SteerLm => vec![steered(meaning, &std::mem::take(&mut ratings))?],
         };
         let complete = |mut row: Columns| {
             for (name, value) in ratings.iter().chain(&rest) {
@@ -160,6 +170,36 @@ fn unpaired(meaning: Meaning) -> Result<Vec<Columns>, String> {
         Meaning::Pair { .. } => Err("has no prompt of its own".into()),
         _ => Err("does not say whether its completion is a good one".into()),
     }
+}
+
+/// Puts the attributes of a completion into its prompt: its ratings, or what NeMo-Aligner's `label` of the answer says.
+fn steered(meaning: Meaning, ratings: &Columns) -> Result<Columns, String> {
+    let (prompt, completion, label) = match meaning {
+        Meaning::Completion { good: Some(false), .. } => {
+            return Err("its completion is marked as a bad one".into());
+        }
+        Meaning::Completion { prompt, completion, .. } => (prompt, completion, None),
+        Meaning::Conversation(mut messages) => match last_answer(&messages) {
+            None => return Err("conversation must end with the assistant's answer".into()),
+            Some(_) => {
+                let mut answer = messages.pop().unwrap_or_default();
+                let label = answer.as_object_mut().and_then(|turn| turn.shift_remove("label"));
+                (Value::Array(messages), Value::Array(vec![answer]), label)
+            }
+        },
+        _ => return Err("does not say what of it is the prompt".into()),
+    };
+    let attributes = match label.as_ref().and_then(Value::as_str) {
+        Some(label) if ratings.is_empty() => Attributes::parse(label)?,
+        _ => Attributes::of_ratings(ratings)?,
+    };
+    let prompt = match prompt {
+        Value::String(text) => Content::Text(text),
+        Value::Array(messages) => Content::Messages(messages),
+        _ => return Err("does not say what of it is the prompt".into()),
+    };
+    let prompt = value(attributes.within(prompt)?);
+    Ok(columns([("prompt", prompt), ("completion", completion)]))
 }
 
 /// Returns the text of a single message, for what reads a column reads text.

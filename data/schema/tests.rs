@@ -107,6 +107,41 @@ fn each_schema_is_recognised_and_becomes_what_the_loaders_read() {
             Form::Ratings,
             json!([{ "prompt": "p", "completion": "c", "helpfulness": 3, "verbosity": 1.5 }]),
         ),
+        (
+            Schema::Ratings,
+            json!({ "messages": turns("Hi", "Hello"), "helpfulness": 3 }),
+            Form::Ratings,
+            json!([{ "messages": turns("Hi", "Hello"), "helpfulness": 3 }]),
+        ),
+        // SteerLM: what was rated stands in the prompt, and nowhere else.
+        (
+            Schema::Ratings,
+            json!({ "prompt": "p", "response": "c", "verbosity": 1.5, "helpfulness": 3.0, "id": 7 }),
+            Form::SteerLm,
+            json!([{ "prompt": "helpfulness:3,verbosity:1.5\np", "completion": "c", "id": 7 }]),
+        ),
+        (
+            Schema::Ratings,
+            json!({ "messages": turns("Hi", "Hello"), "toxicity": 0 }),
+            Form::SteerLm,
+            json!([{
+                "prompt": [{ "role": "user", "content": "toxicity:0\nHi" }],
+                "completion": [{ "role": "assistant", "content": "Hello" }],
+            }]),
+        ),
+        (
+            Schema::NemoChat,
+            nemo_chat(),
+            Form::SteerLm,
+            json!([{
+                "prompt": [
+                    { "role": "system", "content": "Be short." },
+                    { "role": "user", "content": "quality:4,toxicity:0\nHi" },
+                ],
+                "completion": [{ "role": "assistant", "content": "Hello" }],
+                "dataset": "oasst",
+            }]),
+        ),
         // NeMo-Aligner.
         (
             Schema::NemoChat,
@@ -236,6 +271,19 @@ fn rows_that_cannot_be_used_say_why() {
     };
     let nine = |rating: f64| json!({ "text": "a", "label": vec![rating; 9] });
     let table = [
+        (
+            Schema::PromptCompletion,
+            json!({ "prompt": "p", "completion": "c" }),
+            Form::SteerLm,
+            "has no rating",
+        ),
+        (Schema::NemoRegression, nine(1.0), Form::SteerLm, "does not say what of it is the prompt"),
+        (
+            Schema::Messages,
+            json!({ "messages": turns("Hi", "Hello") }),
+            Form::SteerLm,
+            "has no rating",
+        ),
         (Schema::Text, json!({ "text": "" }), Form::Sft, "column \"text\" is empty"),
         (Schema::Text, json!({ "text": null }), Form::Sft, "has no column \"text\""),
         (Schema::Text, json!({ "text": "a" }), Form::Preference, "is not a pair"),

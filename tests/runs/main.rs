@@ -23,4 +23,5 @@ mod regression;
 mod resume;
 mod rewards;
 mod spin;
+mod steerlm;
 mod steerlm2;
