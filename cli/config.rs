@@ -6,8 +6,8 @@ use clap::{Subcommand, ValueEnum};
 
 use super::output::print;
 use crate::config::{
-    Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig,
-    SpinConfig, SteerLm2Config, load, to_toml,
+    Config, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+    SftConfig, SpinConfig, SteerLm2Config, load, to_toml,
 };
 
 /// Check a configuration, or show it with every default spelled out
@@ -46,6 +46,7 @@ enum Kind {
     Spin,
     #[value(name = "steerlm2")]
     SteerLm2,
+    Distill,
     Ppo,
 }
 
@@ -69,6 +70,7 @@ fn resolved(source: &Source) -> anyhow::Result<String> {
         Kind::Kto => toml_of::<KtoConfig>(source),
         Kind::Spin => toml_of::<SpinConfig>(source),
         Kind::SteerLm2 => toml_of::<SteerLm2Config>(source),
+        Kind::Distill => toml_of::<DistillConfig>(source),
         Kind::Ppo => toml_of::<PpoConfig>(source),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::output::note;
 use crate::{
     config::{
-        Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig,
-        SpinConfig, SteerLm2Config,
+        Config, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     run::page::{Address, Dashboard, DashboardError},
 };
@@ -54,5 +54,6 @@ run_config!(
     KtoConfig,
     SpinConfig,
     SteerLm2Config,
+    DistillConfig,
     PpoConfig
 );

@@ -67,6 +67,8 @@ enum Command {
     /// Train an attribute-conditioned model on several responses to each prompt: SteerLM 2.0
     #[command(name = "steerlm2")]
     SteerLm2(TrainingArguments),
+    /// Teach a language model to say what another one would say: knowledge distillation
+    Distill(TrainingArguments),
     Ppo(ppo::Arguments),
     Plan(plan::Arguments),
     Generate(generate::Arguments),
@@ -117,6 +119,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Kto(arguments) => training::run(&arguments, Vec::new(), trainer::kto),
         Command::Spin(arguments) => training::run(&arguments, Vec::new(), trainer::spin),
         Command::SteerLm2(arguments) => training::run(&arguments, Vec::new(), trainer::steerlm2),
+        Command::Distill(arguments) => training::run(&arguments, Vec::new(), trainer::distill),
         Command::Ppo(arguments) => ppo::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),

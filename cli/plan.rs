@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::output::print;
 use crate::{
     config::{
-        ByteSize, Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
-        SftConfig, SteerLm2Config, load,
+        ByteSize, Config, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SteerLm2Config, load,
     },
     run::plan::{Advice, Facts, Ledger, MemoryPlan, Part, Phase, Planned, advise, available},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// Say what a run will take in memory, whether that fits, and what to change
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The configuration of an `sft`, `rm`, `regression`, `dpo`, `kto`, `steerlm2` or `ppo`
+    /// The configuration of an `sft`, `rm`, `regression`, `dpo`, `kto`, `steerlm2`, `distill` or `ppo`
     config: PathBuf,
     /// Which of them it is for, where its sections do not say
     #[arg(long, value_enum)]
@@ -44,6 +44,7 @@ enum Stage {
     Kto,
     #[value(name = "steerlm2")]
     SteerLm2,
+    Distill,
     Ppo,
 }
 
@@ -77,6 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Stage::Dpo => plan::<DpoConfig>(arguments),
         Stage::Kto => plan::<KtoConfig>(arguments),
         Stage::SteerLm2 => plan::<SteerLm2Config>(arguments),
+        Stage::Distill => plan::<DistillConfig>(arguments),
         Stage::Ppo => plan::<PpoConfig>(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -97,13 +99,14 @@ fn stage(arguments: &Arguments) -> anyhow::Result<Stage> {
         ("dpo", Stage::Dpo),
         ("kto", Stage::Kto),
         ("steerlm2", Stage::SteerLm2),
+        ("distill", Stage::Distill),
         ("sft", Stage::Sft),
     ];
     match told.iter().find(|(key, _)| keys.contains_key(*key)) {
         Some((_, stage)) => Ok(*stage),
         None if keys.is_empty() => Ok(Stage::Sft),
         None => bail!(
-            "{}: has none of [sft], [reward_model], [regression], [dpo], [kto], [steerlm2] and [reward], which tell what it is for; name it with --stage",
+            "{}: has none of [sft], [reward_model], [regression], [dpo], [kto], [steerlm2], [distill] and [reward], which tell what it is for; name it with --stage",
             arguments.config.display()
         ),
     }

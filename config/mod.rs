@@ -14,6 +14,7 @@
 
 mod checkpoint;
 mod deadlines;
+mod distill;
 mod dpo;
 mod error;
 mod eval;
@@ -46,6 +47,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use checkpoint::{Best, CheckpointConfig, StopConfig};
 pub use deadlines::DeadlinesConfig;
+pub use distill::{DistillConfig, StudentConfig};
 pub use dpo::DpoConfig;
 pub use error::{Error, Violation};
 pub use eval::{EvalConfig, EvalDataConfig, EvalModelConfig, EvalOptions, Measure};

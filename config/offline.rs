@@ -1,7 +1,7 @@
 //! What the configurations of runs that learn from a data set have in common: every section but the algorithm's own.
 
 use super::{
-    Config, FiniteConfig, MemoryConfig, ModelConfig, PolicyConfig, Violation,
+    Config, FiniteConfig, MemoryConfig, ModelConfig, Violation,
     sections::{Shared, resolve},
 };
 use crate::{data::DataConfig, trainer::config::Device};
@@ -50,17 +50,6 @@ impl Trained for ModelConfig {
 
     fn trained(&self) -> ModelConfig {
         self.clone()
-    }
-}
-
-impl Trained for PolicyConfig {
-    fn resolve(&mut self, folder: &std::path::Path) {
-        resolve(folder, [&mut self.path]);
-        resolve(folder, self.reference.as_mut());
-    }
-
-    fn trained(&self) -> ModelConfig {
-        Self::trained(self)
     }
 }
 

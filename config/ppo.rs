@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CheckpointConfig, ComputeDtype, Config, DeadlinesConfig, EmaConfig, InvariantsConfig,
-    LogConfig, LoraConfig, MemoryConfig, MismatchAction, MismatchConfig, ModelConfig, QueueConfig,
-    RewardConfig, SamplingConfig, StopConfig, Violation,
-    sections::{Shared, eval_has_data, resolve, within},
+    CheckpointConfig, Config, DeadlinesConfig, EmaConfig, InvariantsConfig, LogConfig, LoraConfig,
+    MemoryConfig, MismatchAction, MismatchConfig, QueueConfig, RewardConfig, SamplingConfig,
+    StopConfig, Violation,
+    sections::{Shared, eval_has_data, model_beside, resolve, within},
 };
 use crate::{
     data::DataConfig,
     engine::{EngineConfig, Error as EngineError},
     trainer::batch::Normalization,
     trainer::config::{
-        Apply, Device, Freeze, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions,
+        Apply, Device, LogprobTemperature, OldLogprobs, OptimizerConfig, PpoOptions,
         ScheduleConfig, ValueInit,
     },
 };
@@ -94,45 +94,14 @@ pub struct PpoConfig {
     pub faults: Vec<super::Fault>,
 }
 
-/// The `[model]` section of a PPO run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyConfig {
-    /// The Hugging Face model directory the policy starts from.
-    pub path: PathBuf,
-    /// That of the reference policy. Default: `path`; under `[lora]` that is the policy with its adapter left out, and takes no
-    /// memory.
-    #[serde(default)]
-    pub reference: Option<PathBuf>,
-    /// The number format to compute in. Default `f32`.
-    #[serde(default)]
-    pub dtype: ComputeDtype,
-    /// Compute each layer again in the backward pass instead of keeping what it computed. Default false.
-    #[serde(default)]
-    pub activation_checkpointing: bool,
-    /// Parameters of the policy that stay as they are, as in [`ModelConfig`]. Default: none.
-    #[serde(default)]
-    pub freeze: Vec<String>,
-    /// So many of the policy's layers stay as they are, as in [`ModelConfig`]. Default 0.
-    #[serde(default)]
-    pub freeze_layers: usize,
-}
-
-impl PolicyConfig {
-    /// Returns what of the policy stays as it is.
-    pub fn freeze(&self) -> Freeze {
-        self.trained().freeze()
-    }
-
-    /// Returns what is said of the policy alone.
-    pub fn trained(&self) -> ModelConfig {
-        ModelConfig {
-            path: self.path.clone(),
-            dtype: self.dtype,
-            activation_checkpointing: self.activation_checkpointing,
-            freeze: self.freeze.clone(),
-            freeze_layers: self.freeze_layers,
-        }
+model_beside! {
+    /// The `[model]` section of a run with a reference.
+    PolicyConfig {
+        /// The Hugging Face model directory the policy starts from.
+        path,
+        /// That of the reference policy. Default: `path`; under `[lora]` that is the policy with its adapter left out, and takes no
+        /// memory.
+        reference
     }
 }
 

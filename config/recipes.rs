@@ -3,8 +3,8 @@
 //! `tests/runs/recipes.rs` runs each of them for a step on a small model.
 
 use super::{
-    Config, DpoConfig, Error, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig,
-    SpinConfig, SteerLm2Config, parse, to_toml,
+    Config, DistillConfig, DpoConfig, Error, KtoConfig, PpoConfig, RegressionConfig,
+    RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config, parse, to_toml,
 };
 
 /// A configuration to start from.
@@ -35,6 +35,8 @@ pub enum RecipeCommand {
     Spin,
     /// `rollforge steerlm2`.
     SteerLm2,
+    /// `rollforge distill`.
+    Distill,
     /// `rollforge ppo`.
     Ppo,
 }
@@ -80,6 +82,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Spin, "spin"),
     recipe!(Sft, "steerlm"),
     recipe!(SteerLm2, "steerlm2"),
+    recipe!(Distill, "distill"),
 ];
 
 impl Recipe {
@@ -114,6 +117,7 @@ impl Recipe {
             RecipeCommand::Kto => self.resolved_as::<KtoConfig>(overrides),
             RecipeCommand::Spin => self.resolved_as::<SpinConfig>(overrides),
             RecipeCommand::SteerLm2 => self.resolved_as::<SteerLm2Config>(overrides),
+            RecipeCommand::Distill => self.resolved_as::<DistillConfig>(overrides),
             RecipeCommand::Ppo => self.resolved_as::<PpoConfig>(overrides),
         }
     }
@@ -136,6 +140,7 @@ impl RecipeCommand {
             Self::Kto => "kto",
             Self::Spin => "spin",
             Self::SteerLm2 => "steerlm2",
+            Self::Distill => "distill",
             Self::Ppo => "ppo",
         }
     }

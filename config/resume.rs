@@ -22,7 +22,7 @@ const FREE: [&str; 8] = [
 ];
 const FREE_ENDING: &str = "deadline_seconds";
 /// How long a run is. A learning rate that falls to the end of the run depends on it.
-const LENGTHS: [&str; 13] = [
+const LENGTHS: [&str; 15] = [
     "ppo.iterations",
     "sft.epochs",
     "sft.max_steps",
@@ -36,6 +36,8 @@ const LENGTHS: [&str; 13] = [
     "kto.max_steps",
     "steerlm2.epochs",
     "steerlm2.max_steps",
+    "distill.epochs",
+    "distill.max_steps",
 ];
 
 /// A key that another value than at the beginning would make another run of.

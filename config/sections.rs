@@ -69,6 +69,72 @@ impl ModelConfig {
     }
 }
 
+/// Defines a `[model]` section that names a model beside the one that learns.
+macro_rules! model_beside {
+    (
+        $(#[$documentation:meta])*
+        $name:ident {
+            $(#[$of_path:meta])* path,
+            $(#[$of_beside:meta])* $beside:ident
+        }
+    ) => {
+        $(#[$documentation])*
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $(#[$of_path])*
+            pub path: std::path::PathBuf,
+            $(#[$of_beside])*
+            #[serde(default)]
+            pub $beside: Option<std::path::PathBuf>,
+            /// The number format to compute in. Default `f32`.
+            #[serde(default)]
+            pub dtype: crate::config::ComputeDtype,
+            /// Compute each layer again in the backward pass instead of keeping what it computed. Default false.
+            #[serde(default)]
+            pub activation_checkpointing: bool,
+            /// Parameters of what learns that stay as they are, as in [`ModelConfig`](crate::config::ModelConfig). Default:
+            /// none.
+            #[serde(default)]
+            pub freeze: Vec<String>,
+            /// So many of its layers stay as they are, as in [`ModelConfig`](crate::config::ModelConfig). Default 0.
+            #[serde(default)]
+            pub freeze_layers: usize,
+        }
+
+        impl $name {
+            /// Returns what of the model that learns stays as it is.
+            pub fn freeze(&self) -> crate::trainer::config::Freeze {
+                self.trained().freeze()
+            }
+
+            /// Returns what is said of the model that learns alone.
+            pub fn trained(&self) -> crate::config::ModelConfig {
+                crate::config::ModelConfig {
+                    path: self.path.clone(),
+                    dtype: self.dtype,
+                    activation_checkpointing: self.activation_checkpointing,
+                    freeze: self.freeze.clone(),
+                    freeze_layers: self.freeze_layers,
+                }
+            }
+        }
+
+        impl crate::config::offline::Trained for $name {
+            fn resolve(&mut self, folder: &std::path::Path) {
+                use crate::config::sections::resolve;
+                resolve(folder, [&mut self.path]);
+                resolve(folder, self.$beside.as_mut());
+            }
+
+            fn trained(&self) -> crate::config::ModelConfig {
+                Self::trained(self)
+            }
+        }
+    };
+}
+pub(super) use model_beside;
+
 /// The `[log]` section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

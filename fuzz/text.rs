@@ -4,8 +4,8 @@ use std::{path::Path, sync::OnceLock};
 
 use rollforge::{
     config::{
-        self, Config, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
-        SftConfig, SteerLm2Config,
+        self, Config, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SteerLm2Config,
     },
     data::{
         DataConfig, OverLong, PairSample, PromptSample, Sample, SftSample, TextEncoder, load_train,
@@ -28,6 +28,7 @@ pub fn config(data: &[u8]) {
     one_config::<DpoConfig>(text, &overrides);
     one_config::<KtoConfig>(text, &overrides);
     one_config::<SteerLm2Config>(text, &overrides);
+    one_config::<DistillConfig>(text, &overrides);
     one_config::<SftConfig>(text, &overrides);
 }
 

@@ -1,6 +1,6 @@
 //! The loops: the only place that sees engine and trainer together.
 //!
-//! [`sft`], [`reward_model`], [`regression`], [`dpo`], [`kto`], [`spin`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
+//! [`sft`], [`reward_model`], [`regression`], [`dpo`], [`kto`], [`spin`], [`distill`] and [`ppo`] take a configuration and a [`Launch`], and leave a [`RunDirectory`].
 
 #![cfg_attr(
     not(feature = "libtorch"),
@@ -21,6 +21,8 @@ mod canary;
 mod checkpoint;
 pub mod demo;
 mod directory;
+#[cfg(feature = "libtorch")]
+mod distill;
 #[cfg(feature = "libtorch")]
 mod dpo;
 mod durable;
@@ -95,6 +97,8 @@ pub use agreement::Agreement;
 pub use annotate::{AnnotateOptions, Annotated, Scale, annotate};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints, read_queue};
 pub use directory::{DirectoryError, RunDirectory};
+#[cfg(feature = "libtorch")]
+pub use distill::{DistillOutcome, distill};
 #[cfg(feature = "libtorch")]
 pub use dpo::{DpoOutcome, dpo};
 pub use engine_inspect::{Inspection, Refittable, inspect, is_double_plan};

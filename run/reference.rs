@@ -55,8 +55,16 @@ pub(super) fn policy<C: OfflineConfig<Options: Algorithm>, S: Referred>(
     Ok(policy)
 }
 
-/// Loads a reference that is another model than the policy.
-fn load(path: &Path, base: &Model, longest: usize, options: &ModelOptions) -> Result<torch::Model> {
+/// Loads a model that is asked about samples, and is another than the one that learns.
+///
+/// # Errors
+/// When it cannot be used, or cannot read samples of so many tokens.
+pub(super) fn load(
+    path: &Path,
+    base: &Model,
+    longest: usize,
+    options: &ModelOptions,
+) -> Result<torch::Model> {
     let opened = models::open(path)?;
     models::check_reader(base, &opened, longest)?;
     let options = ModelOptions { frozen: true, activation_checkpointing: false, ..*options };
@@ -75,14 +83,21 @@ fn refer<C: OfflineConfig<Options: Algorithm>, S: Referred>(
     model: &dyn LanguageModel,
     token_budget: usize,
 ) -> Result<()> {
-    let Passes { max_steps, batch_size, .. } = config.options().passes();
-    let shared = config.common().shared;
-    let mut batches = Batches::new(shared.data, shared.seed, lessons.train.len(), batch_size);
-    for _ in 0..batches.total(1, max_steps) {
-        let dealt = batches.deal();
+    for dealt in first_epoch(config, lessons.train.len()) {
         let mut batch: Vec<S> = dealt.iter().map(|&i| lessons.train[i]).collect();
         S::refer(&mut batch, model, token_budget)?;
         dealt.into_iter().zip(batch).for_each(|(i, sample)| lessons.train[i] = sample);
     }
     Ok(S::refer(&mut lessons.held_out, model, token_budget)?)
+}
+
+/// Deals the samples of a run's first epoch, optimizer step by optimizer step.
+pub(super) fn first_epoch<C: OfflineConfig<Options: Algorithm>>(
+    config: &C,
+    samples: usize,
+) -> impl Iterator<Item = Vec<usize>> {
+    let Passes { max_steps, batch_size, .. } = config.options().passes();
+    let shared = config.common().shared;
+    let mut batches = Batches::new(shared.data, shared.seed, samples, batch_size);
+    (0..batches.total(1, max_steps)).map(move |_| batches.deal())
 }

@@ -18,8 +18,8 @@ use super::{
     stopwatch::Stopwatch,
 };
 use crate::config::{
-    Best, CheckpointConfig, Config, DpoConfig, KtoConfig, LogConfig, PpoConfig, RegressionConfig,
-    RewardModelConfig, SftConfig, SteerLm2Config, StopConfig, to_toml,
+    Best, CheckpointConfig, Config, DistillConfig, DpoConfig, KtoConfig, LogConfig, PpoConfig,
+    RegressionConfig, RewardModelConfig, SftConfig, SteerLm2Config, StopConfig, to_toml,
 };
 
 /// What every run's configuration says about its directory.
@@ -68,6 +68,7 @@ run_config!(
     RewardModelConfig: |_| Vec::new(),
     RegressionConfig: |_| Vec::new(),
     DpoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
+    DistillConfig: |config| config.model.teacher.as_deref().into_iter().collect(),
     KtoConfig: |config| config.model.reference.as_deref().into_iter().collect(),
     PpoConfig: read_beside
 );

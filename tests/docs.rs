@@ -8,8 +8,8 @@ use std::{
 };
 
 use rollforge::config::{
-    self, Config, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
-    SftConfig, SpinConfig, SteerLm2Config,
+    self, Config, DistillConfig, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
+    RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
 };
 
 fn root() -> &'static Path {
@@ -166,6 +166,7 @@ fn is_known(key: &str) -> bool {
         || knows::<KtoConfig>(key, RUN)
         || knows::<SpinConfig>(key, RUN)
         || knows::<SteerLm2Config>(key, RUN)
+        || knows::<DistillConfig>(key, RUN)
         || REWARDS.iter().any(|reward| {
             knows::<PpoConfig>(key, &format!("{RUN}{reward}"))
                 || knows::<EvalConfig>(key, &format!("{EVAL}{reward}"))
@@ -174,7 +175,7 @@ fn is_known(key: &str) -> bool {
 
 /// The words in back quotes that look like keys of ours: the name of a section, a dot, and more names.
 fn keys(page: &str) -> BTreeSet<String> {
-    const SECTIONS: [&str; 24] = [
+    const SECTIONS: [&str; 25] = [
         "model",
         "data",
         "sft",
@@ -184,6 +185,7 @@ fn keys(page: &str) -> BTreeSet<String> {
         "kto",
         "spin",
         "steerlm2",
+        "distill",
         "ppo",
         "reward",
         "sampling",
@@ -238,6 +240,7 @@ fn every_option_that_a_page_names_exists() {
             "regression.md",
             "spin.md",
             "steerlm.md",
+            "distill.md",
             "evaluation.md",
             "lora.md",
         ]

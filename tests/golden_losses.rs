@@ -3,6 +3,7 @@
 
 use rollforge::trainer::{
     advantage::{Mean, gae, whiten},
+    distill::Comparison,
     kl::KlEstimator,
     loss::{
         RatioClip, Term, bradley_terry, clipped_surrogate, clipped_value, entropy, log_softmax,
@@ -213,5 +214,33 @@ fn cross_entropy_and_entropy_are_those_of_torch() {
         let (value, slopes) = entropy(row_logits, temperature);
         assert_close("entropy", &[value], &[numbers(&case["entropy"])[row]], F64);
         assert_close("slope", &slopes, &numbers(&case["entropy_gradient"][row]), F64);
+    }
+}
+
+#[test]
+fn divergences_agree_with_torch() {
+    let cases: Value = serde_json::from_str(include_str!("golden/divergences.json")).unwrap();
+    let cases = cases.as_array().unwrap();
+    assert_eq!(cases.len(), 10);
+    for case in cases {
+        let temperature = number(case, "temperature");
+        let ids: Vec<usize> = numbers(&case["ids"]).into_iter().map(|id| id as usize).collect();
+        let [teacher, student] =
+            ["teacher", "student"].map(|name| log_softmax(&numbers(&case[name]), temperature));
+        let of = |all: &[f64]| ids.iter().map(|&id| all[id]).collect::<Vec<_>>();
+        let comparison = Comparison {
+            kl: serde_json::from_value(case["kind"].clone()).unwrap(),
+            js_beta: number(case, "beta"),
+            renormalize: case["renormalize"].as_bool().unwrap(),
+        };
+        let (loss, slopes) = comparison.of(&of(&teacher), &of(&student));
+        let what = format!("{comparison:?}");
+        assert_close(&what, &[loss], &[number(case, "loss")], F64);
+        // The way back from log-probs of candidates to logits.
+        let sum: f64 = slopes.iter().sum();
+        let mut gradient: Vec<f64> = student.iter().map(|log_q| -sum * log_q.exp()).collect();
+        ids.iter().zip(slopes).for_each(|(&id, slope)| gradient[id] += slope);
+        gradient.iter_mut().for_each(|slope| *slope /= temperature);
+        assert_close(&what, &gradient, &numbers(&case["gradient"]), F64);
     }
 }

@@ -7,6 +7,7 @@ pub mod advantage;
 pub mod batch;
 pub mod config;
 pub mod correction;
+pub mod distill;
 pub mod dpo;
 mod error;
 pub mod kl;

@@ -77,9 +77,13 @@ impl<L: LanguageLearner> Objective<L> for SftOptions {
         samples: &[MaskedSequence<'_>],
     ) -> Result<SftStats, Error> {
         let (plan, normalization, what) = match pass.trains() {
-            true => (self.plan(samples), self.loss_normalization, "the batch's loss tokens"),
+            true => (
+                plan(samples, self.packing, self.micro_batch_tokens),
+                self.loss_normalization,
+                "the batch's loss tokens",
+            ),
             false => {
-                let plan = plan_in_order(samples, self.micro_batch_tokens);
+                let plan = plan(samples, false, self.micro_batch_tokens);
                 (plan, Normalization::TokenMean, "the held-out loss tokens")
             }
         };
@@ -105,24 +109,18 @@ impl<L: LanguageLearner> Objective<L> for SftOptions {
     }
 }
 
-impl SftOptions {
-    fn plan(&self, batch: &[MaskedSequence<'_>]) -> Plan {
-        let budget = self.micro_batch_tokens;
-        if !self.packing {
-            return plan_in_order(batch, budget);
-        }
-        let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.tokens.len()).collect();
-        Plan::assemble(batch, vec![pack(&lengths, budget)])
+/// Cuts a batch into micro-batches, which are filled with whatever fits best where they are to be packed.
+pub(super) fn plan(batch: &[MaskedSequence<'_>], packing: bool, token_budget: usize) -> Plan {
+    if !packing {
+        return Plan::new(batch, &[(0..batch.len()).collect()], token_budget);
     }
+    let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.tokens.len()).collect();
+    Plan::assemble(batch, vec![pack(&lengths, token_budget)])
 }
 
 /// Log-probs of the model itself, and whether it would have said the same.
 const LOGPROBS: LogprobOptions =
     LogprobOptions { temperature: 1.0, entropy: Entropy::Skip, top: true };
-
-fn plan_in_order(batch: &[MaskedSequence<'_>], token_budget: usize) -> Plan {
-    Plan::new(batch, &[(0..batch.len()).collect()], token_budget)
-}
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +194,7 @@ mod tests {
         let data = counting();
         let stepped = |packing| {
             let options = SftOptions { packing, micro_batch_tokens: 7, ..SftOptions::default() };
-            let passes = options.plan(&borrow(&data)).micro_batches().count();
+            let passes = plan(&borrow(&data), packing, 7).micro_batches().count();
             let mut sft = trainer(options, 1.0);
             sft.step(&borrow(&data)).unwrap();
             (passes, sft.model().table.weights.clone())

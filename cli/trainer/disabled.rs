@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::{
     cli::{annotate, bench, demo, opening::OpeningArguments, serve_rm},
     config::{
-        DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
-        SftConfig, SpinConfig, SteerLm2Config,
+        DistillConfig, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     model::Model,
     run::{Launch, eval::EvalReport},
@@ -49,6 +49,11 @@ pub(in crate::cli) fn spin(_: &SpinConfig, _: Launch<'_>) -> Result<Vec<String>>
 /// Says what is missing.
 pub(in crate::cli) fn steerlm2(_: &SteerLm2Config, _: Launch<'_>) -> Result<Vec<String>> {
     bail!("rollforge steerlm2 {NEEDED}")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn distill(_: &DistillConfig, _: Launch<'_>) -> Result<Vec<String>> {
+    bail!("rollforge distill {NEEDED}")
 }
 
 /// Says what is missing.

@@ -12,8 +12,8 @@ use crate::{
         report, serve_rm, signals,
     },
     config::{
-        DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
-        SftConfig, SpinConfig, SteerLm2Config,
+        DistillConfig, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
+        RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     engine::EngineDtype,
     model::Model,
@@ -90,6 +90,15 @@ pub(in crate::cli) fn steerlm2(config: &SteerLm2Config, launch: Launch<'_>) -> R
     let mut lines = vec![format!("policy: {}", outcome.policy.display())];
     let held_out = outcome.evaluation.map(|evaluation| evaluation.distance);
     lines.extend(held_out.map(|distance| format!("held-out distance: {distance:.3}")));
+    Ok(lines)
+}
+
+/// Runs the stage and says what it came to.
+pub(in crate::cli) fn distill(config: &DistillConfig, launch: Launch<'_>) -> Result<Vec<String>> {
+    let outcome = run::distill(config, launch)?;
+    let mut lines = vec![format!("policy: {}", outcome.policy.display())];
+    let held_out = outcome.evaluation.map(|evaluation| evaluation.kd_loss);
+    lines.extend(held_out.map(|distance| format!("held-out divergence: {distance:.4}")));
     Ok(lines)
 }
 

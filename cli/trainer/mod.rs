@@ -7,11 +7,11 @@ mod enabled;
 
 #[cfg(not(feature = "libtorch"))]
 pub(super) use disabled::{
-    annotate, bench_ppo, bench_train, demo, dpo, eval, kto, logprobs, ppo, regression,
+    annotate, bench_ppo, bench_train, demo, distill, dpo, eval, kto, logprobs, ppo, regression,
     reward_model, serve_rm, sft, spin, steerlm2,
 };
 #[cfg(feature = "libtorch")]
 pub(super) use enabled::{
-    annotate, bench_ppo, bench_train, demo, dpo, eval, kto, logprobs, ppo, regression,
+    annotate, bench_ppo, bench_train, demo, distill, dpo, eval, kto, logprobs, ppo, regression,
     reward_model, serve_rm, sft, spin, steerlm2,
 };

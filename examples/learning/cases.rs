@@ -4,7 +4,7 @@
 use std::{fmt::Write, fs, sync::Arc, time::Instant};
 
 use rollforge::{
-    config::{DpoConfig, KtoConfig, SpinConfig},
+    config::{DistillConfig, DpoConfig, KtoConfig, SpinConfig},
     engine::{Engine, EngineConfig, Request, SamplingParams},
     rollout::{Prompt, PromptId},
     run::{self, Silent, model_directory},
@@ -33,6 +33,7 @@ enum Command {
     Dpo,
     Kto,
     Spin,
+    Distill,
 }
 
 /// What an algorithm came to.
@@ -49,7 +50,7 @@ const fn case(name: &'static str, command: Command, options: &'static str) -> Ca
     Case { name, command, options }
 }
 
-pub(crate) const CASES: [Case; 12] = [
+pub(crate) const CASES: [Case; 15] = [
     case("SFT", Command::Sft, "sft.epochs = 30\nsft.batch_size = 50\noptimizer.lr = 0.005\n"),
     case("DPO", Command::Dpo, ""),
     case("cDPO", Command::Dpo, "dpo.label_smoothing = 0.1\n"),
@@ -66,6 +67,9 @@ pub(crate) const CASES: [Case; 12] = [
     ),
     case("KTO", Command::Kto, ""),
     case("SPIN", Command::Spin, ""),
+    case("distillation, forward KL", Command::Distill, ""),
+    case("distillation, backward KL", Command::Distill, "distill.kl = 'backward'\n"),
+    case("distillation, Jensen-Shannon", Command::Distill, "distill.kl = 'js'\n"),
 ];
 
 /// Makes the model and every data file.
@@ -100,6 +104,9 @@ pub(crate) fn world() -> World {
         fs::write(world.path(&format!("pairs_{name}.jsonl")), pairs).unwrap();
         fs::write(world.path(&format!("labels_{name}.jsonl")), labels).unwrap();
     }
+    let more = "data.train = 'same.jsonl'\ndata.append_eos = false\nsft.epochs = 30\n\
+                sft.batch_size = 50\noptimizer.lr = 0.005\n";
+    world.sft("teacher", "guess", more);
     world
 }
 
@@ -152,6 +159,20 @@ impl Case {
                 );
                 run::kto(&world.config::<KtoConfig>(name, "guess", &more), launch(observer))
                     .unwrap();
+            }
+            Command::Distill => {
+                // The texts say nothing of the task; the control's teacher does not know it either.
+                let teacher = if right { "teacher" } else { "guess" };
+                let more = format!(
+                    "model.teacher = '{teacher}'\ndata.train = 'any.jsonl'\n\
+                     data.append_eos = false\ndistill.batch_size = 50\ndistill.epochs = 40\n\
+                     optimizer.lr = 0.005\n{options}"
+                );
+                run::distill(
+                    &world.config::<DistillConfig>(name, "guess", &more),
+                    launch(observer),
+                )
+                .unwrap();
             }
             Command::Spin => {
                 let more = format!(

@@ -7,6 +7,7 @@
 mod advice;
 mod batch;
 mod check;
+mod distill;
 mod engine;
 mod facts;
 mod ledger;

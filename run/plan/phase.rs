@@ -22,7 +22,7 @@ pub struct Phase {
 /// What a run takes, before it is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// `sft`, `rm`, `dpo` or `ppo`.
+    /// The command: `sft`, `ppo`, ...
     pub stage: &'static str,
     /// The trainer's device, as the configuration names it.
     pub device: String,

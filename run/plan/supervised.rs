@@ -36,23 +36,9 @@ impl Planned for SftConfig {
 
     fn plan(&self, facts: &Facts) -> MemoryPlan {
         let options = &self.sft;
-        let mut batches =
-            Batches::new(&self.data, self.seed, facts.lengths.len(), options.batch_size);
-        let steps = batches.total(options.epochs, options.max_steps);
-        let micro_batches =
-            (0..steps.min(MOST_SAMPLES / options.batch_size as u64 + 1)).flat_map(|_| {
-                let lengths: Vec<Length> =
-                    batches.deal().into_iter().map(|i| facts.lengths[i]).collect();
-                if !options.packing {
-                    return Batch::cut(&lengths, options.micro_batch_tokens);
-                }
-                let tokens: Vec<usize> = lengths.iter().map(|length| length.tokens).collect();
-                let packed = pack(&tokens, options.micro_batch_tokens);
-                packed
-                    .into_iter()
-                    .map(|members| Batch::of(members.into_iter().map(|i| lengths[i])))
-                    .collect()
-            });
+        let passes = (options.epochs, options.max_steps, options.batch_size);
+        let cut = (options.packing, options.micro_batch_tokens);
+        let micro_batches = packed((&self.data, self.seed), &facts.lengths, passes, cut);
         let batch = super::widest(micro_batches, (self.device, &facts.policy));
         let Self { model, device, .. } = self;
         let learner = learner((model, *device), (&self.lora, self.ema), Head::LanguageModel, facts);
@@ -257,14 +243,29 @@ impl Singles<'_> {
         (batch_size, epochs, max_steps): (usize, usize, u64),
         budget: usize,
     ) -> impl Iterator<Item = Batch> {
-        let mut batches = Batches::new(self.data, self.seed, self.lengths.len(), batch_size);
-        let steps = batches.total(epochs, max_steps).min(MOST_SAMPLES / batch_size as u64 + 1);
-        (0..steps).flat_map(move |_| {
-            let lengths: Vec<Length> =
-                batches.deal().into_iter().map(|i| self.lengths[i]).collect();
-            Batch::cut(&lengths, budget)
-        })
+        let (data, steps) = ((self.data, self.seed), (epochs, max_steps, batch_size));
+        packed(data, self.lengths, steps, (false, budget))
     }
+}
+
+/// Returns the micro-batches of a run of so many epochs, steps at most, and sequences a step, which are packed or go by length.
+pub(super) fn packed<'a>(
+    (data, seed): (&DataConfig, u64),
+    lengths: &'a [Length],
+    (epochs, max_steps, batch_size): (usize, u64, usize),
+    (packing, budget): (bool, usize),
+) -> impl Iterator<Item = Batch> + use<'a> {
+    let mut batches = Batches::new(data, seed, lengths.len(), batch_size);
+    let steps = batches.total(epochs, max_steps);
+    (0..steps.min(MOST_SAMPLES / batch_size as u64 + 1)).flat_map(move |_| {
+        let lengths: Vec<Length> = batches.deal().into_iter().map(|i| lengths[i]).collect();
+        if !packing {
+            return Batch::cut(&lengths, budget);
+        }
+        let tokens: Vec<usize> = lengths.iter().map(|length| length.tokens).collect();
+        let packed = pack(&tokens, budget).into_iter();
+        packed.map(|members| Batch::of(members.into_iter().map(|i| lengths[i]))).collect()
+    })
 }
 
 /// Pairs, and the order in which they are dealt.
@@ -292,7 +293,7 @@ impl Pairs<'_> {
     }
 }
 
-fn learner(
+pub(super) fn learner(
     (model, device): (&ModelConfig, Device),
     (lora, ema): (&LoraConfig, EmaConfig),
     head: Head,
@@ -327,7 +328,7 @@ fn load(learner: &PlannedModel, phases: &mut Phases) {
 }
 
 /// Returns the phases of a run whose reference, if it has one, is asked before the first optimizer step.
-fn referred(
+pub(super) fn referred(
     (learner, has_reference): (&PlannedModel, bool),
     batch: Batch,
     device: Device,
@@ -379,15 +380,15 @@ fn train(learner: &PlannedModel, batch: Batch, phases: &mut Phases) {
 }
 
 /// What can be changed.
-struct Knobs<'a> {
-    checkpointing: &'a mut bool,
-    dtype: &'a mut ComputeDtype,
+pub(super) struct Knobs<'a> {
+    pub(super) checkpointing: &'a mut bool,
+    pub(super) dtype: &'a mut ComputeDtype,
     /// Tokens of a micro-batch.
-    budget: &'a mut usize,
+    pub(super) budget: &'a mut usize,
 }
 
 /// Lists what can be changed, the cheapest first. `longest` is how long a sample may be.
-fn changes<C: Clone>(
+pub(super) fn changes<C: Clone>(
     config: &C,
     (section, longest): (&str, usize),
     knobs: impl Fn(&mut C) -> Knobs<'_>,

@@ -7,6 +7,7 @@
 mod world;
 
 mod correction;
+mod distill;
 mod dpo;
 mod eval;
 mod evaluation;

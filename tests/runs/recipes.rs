@@ -4,8 +4,8 @@ use std::fs;
 
 use rollforge::{
     config::{
-        self, Config, DpoConfig, KtoConfig, PpoConfig, RECIPES, Recipe, RecipeCommand,
-        RegressionConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
+        self, Config, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RECIPES, Recipe,
+        RecipeCommand, RegressionConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
     },
     run::{self, Silent},
 };
@@ -65,6 +65,17 @@ fn run(world: &World, recipe: &Recipe) {
             let more = ["steerlm2.max_steps=2", "steerlm2.batch_size=4", "steerlm2.eval_every=2"];
             let config: SteerLm2Config = small(world, recipe, "responses", &more);
             run::steerlm2(&config, launch(&mut Silent)).map(drop)
+        }
+        RecipeCommand::Distill => {
+            let more = [
+                "model.teacher=model",
+                "distill.max_steps=2",
+                "distill.batch_size=4",
+                "distill.eval_every=2",
+                "distill.top_k=5",
+            ];
+            let config: DistillConfig = small(world, recipe, "right", &more);
+            run::distill(&config, launch(&mut Silent)).map(drop)
         }
         RecipeCommand::Spin => {
             let more = [

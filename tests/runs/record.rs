@@ -8,7 +8,10 @@ use std::{
 };
 
 use rollforge::{
-    config::{DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig, SftConfig},
+    config::{
+        DistillConfig, DpoConfig, KtoConfig, PpoConfig, RegressionConfig, RewardModelConfig,
+        SftConfig,
+    },
     run::{
         self, Earlier, Launch, Metrics, Observer, Signal, Silent, Stop,
         record::{EntryKind, Journal, Lane, Ratios, Trace},
@@ -118,7 +121,13 @@ fn every_metric_is_documented_and_every_promised_one_is_written() {
     run::ppo(&config, launch(&mut Silent)).unwrap();
     check_names("PPO", &world.metrics("attributes"));
 
-    for (run, lanes) in [("sft", 3), ("rm", 3), ("dpo", 3), ("kto", 3)] {
+    let more = "model.teacher = 'sft'\ndata.train = 'same.jsonl'\ndata.eval = 'same.jsonl'\n\
+                distill.max_steps = 2\ndistill.top_k = 5\n";
+    let config = world.config::<DistillConfig>("distill", "model", more);
+    run::distill(&config, launch(&mut Silent)).unwrap();
+    check_names("Knowledge distillation", &world.metrics("distill"));
+
+    for (run, lanes) in [("sft", 3), ("rm", 3), ("dpo", 3), ("kto", 3), ("distill", 3)] {
         let starts = Trace::read(&world.path(run)).unwrap();
         let lanes_seen: BTreeSet<Lane> = starts[0].iter().map(|span| span.lane).collect();
         assert_eq!(lanes_seen.len(), lanes, "{run}: {lanes_seen:?}");

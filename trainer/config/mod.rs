@@ -6,6 +6,7 @@
 
 mod correction;
 mod device;
+mod distill;
 mod dpo;
 mod freeze;
 mod kto;
@@ -21,6 +22,7 @@ mod steerlm2;
 
 pub use correction::{Apply, BoundRule, CorrectionOptions, RatioLevel};
 pub use device::Device;
+pub use distill::{DistillOptions, Divergence};
 pub use dpo::{DpoOptions, PreferenceLoss};
 pub use freeze::Freeze;
 pub use kto::{KtoLoss, KtoOptions};
@@ -90,6 +92,7 @@ mod tests {
         SpinOptions::default().validate().unwrap();
         SteerLm2Options::default().validate().unwrap();
         RegressionOptions::default().validate().unwrap();
+        DistillOptions::default().validate().unwrap();
         RewardModelOptions::default().validate().unwrap();
         DpoOptions::default().validate().unwrap();
         KtoOptions::default().validate().unwrap();
@@ -103,6 +106,7 @@ mod tests {
         assert_eq!(toml::from_str::<SftOptions>("").unwrap(), SftOptions::default());
         assert_eq!(toml::from_str::<SpinOptions>("").unwrap(), SpinOptions::default());
         assert_eq!(toml::from_str::<SteerLm2Options>("").unwrap(), SteerLm2Options::default());
+        assert_eq!(toml::from_str::<DistillOptions>("").unwrap(), DistillOptions::default());
         assert_eq!(
             toml::from_str::<RewardModelOptions>("").unwrap(),
             RewardModelOptions::default()

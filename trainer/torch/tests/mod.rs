@@ -1,6 +1,7 @@
 //! What the parts must do together.
 
 mod algorithms;
+mod distill;
 mod export;
 mod gradient;
 mod learns;
