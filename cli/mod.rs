@@ -8,6 +8,7 @@ mod annotate;
 mod backend_name;
 mod bench;
 mod config;
+mod constitution;
 mod dashboard;
 mod data;
 mod demo;
@@ -76,6 +77,7 @@ enum Command {
     ServeRm(serve_rm::Arguments),
     Annotate(annotate::Arguments),
     Eval(eval::Arguments),
+    Constitution(constitution::Arguments),
     NewModel(new_model::Arguments),
     Engine(engine::Arguments),
     Bench(bench::Arguments),
@@ -127,6 +129,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Annotate(arguments) => annotate::run(&arguments),
         Command::ServeRm(arguments) => serve_rm::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Constitution(arguments) => constitution::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),
         Command::Engine(arguments) => engine::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -13,6 +13,7 @@
 //! configuration file, wherever the program is started.
 
 mod checkpoint;
+mod constitution;
 mod deadlines;
 mod distill;
 mod dpo;
@@ -46,6 +47,10 @@ use std::{fs, path::Path};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use checkpoint::{Best, CheckpointConfig, StopConfig};
+pub use constitution::{
+    ConstitutionConfig, ConstitutionDataConfig, ConstitutionModelConfig, ConstitutionOptions,
+    Principle, PrinciplesSource, Stage, TalkFormat,
+};
 pub use deadlines::DeadlinesConfig;
 pub use distill::{DistillConfig, StudentConfig};
 pub use dpo::DpoConfig;

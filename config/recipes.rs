@@ -3,8 +3,8 @@
 //! `tests/runs/recipes.rs` runs each of them for a step on a small model.
 
 use super::{
-    Config, DistillConfig, DpoConfig, Error, KtoConfig, PpoConfig, RegressionConfig,
-    RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config, parse, to_toml,
+    Config, ConstitutionConfig, DistillConfig, DpoConfig, Error, KtoConfig, PpoConfig,
+    RegressionConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config, parse, to_toml,
 };
 
 /// A configuration to start from.
@@ -39,6 +39,8 @@ pub enum RecipeCommand {
     Distill,
     /// `rollforge ppo`.
     Ppo,
+    /// `rollforge constitution`.
+    Constitution,
 }
 
 macro_rules! recipe {
@@ -83,6 +85,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe!(Sft, "steerlm"),
     recipe!(SteerLm2, "steerlm2"),
     recipe!(Distill, "distill"),
+    recipe!(Constitution, "constitution"),
 ];
 
 impl Recipe {
@@ -119,6 +122,7 @@ impl Recipe {
             RecipeCommand::SteerLm2 => self.resolved_as::<SteerLm2Config>(overrides),
             RecipeCommand::Distill => self.resolved_as::<DistillConfig>(overrides),
             RecipeCommand::Ppo => self.resolved_as::<PpoConfig>(overrides),
+            RecipeCommand::Constitution => self.resolved_as::<ConstitutionConfig>(overrides),
         }
     }
 
@@ -142,6 +146,7 @@ impl RecipeCommand {
             Self::SteerLm2 => "steerlm2",
             Self::Distill => "distill",
             Self::Ppo => "ppo",
+            Self::Constitution => "constitution",
         }
     }
 }

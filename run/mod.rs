@@ -19,6 +19,7 @@ pub mod bench;
 #[cfg(feature = "libtorch")]
 mod canary;
 mod checkpoint;
+pub mod constitution;
 pub mod demo;
 mod directory;
 #[cfg(feature = "libtorch")]

@@ -6,6 +6,7 @@
 #[path = "../support/world.rs"]
 mod world;
 
+mod constitution;
 mod correction;
 mod distill;
 mod dpo;

@@ -4,10 +4,11 @@ use std::fs;
 
 use rollforge::{
     config::{
-        self, Config, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RECIPES, Recipe,
-        RecipeCommand, RegressionConfig, RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
+        self, Config, ConstitutionConfig, DistillConfig, DpoConfig, KtoConfig, PpoConfig, RECIPES,
+        Recipe, RecipeCommand, RegressionConfig, RewardModelConfig, SftConfig, SpinConfig,
+        SteerLm2Config,
     },
-    run::{self, Silent},
+    run::{self, Silent, Stop, constitution::constitution},
 };
 
 use crate::world::{World, launch};
@@ -87,6 +88,21 @@ fn run(world: &World, recipe: &Recipe) {
             run::spin(&small::<SpinConfig>(world, recipe, "right", &more), launch(&mut Silent))
                 .map(drop)
         }
+        RecipeCommand::Constitution => {
+            // The recipe's own do not fit the context of so small a model.
+            let short = "constitution.principles=[{critique = 'Flaw?', revision = 'Again.'}]";
+            let small = [
+                short,
+                "threads=1",
+                "model.path=guess",
+                "data.prompts=right.jsonl",
+                "sampling.max_new_tokens=4",
+            ];
+            let small = small.map(String::from);
+            let read = config::parse(recipe.name, recipe.text.into(), world.0.path(), &small);
+            let config: ConstitutionConfig = read.unwrap_or_else(|error| panic!("{error}"));
+            constitution(&config, &mut Silent, (&Stop::default(), false)).map(drop)
+        }
         RecipeCommand::Ppo => {
             let mut more = vec![
                 "sampling.max_new_tokens=2",
@@ -134,6 +150,7 @@ fn every_recipe_runs() {
     for recipe in RECIPES {
         run(&world, recipe);
         let run = match recipe.command {
+            RecipeCommand::Constitution => continue,
             RecipeCommand::Spin => "runs/spin/iteration_1/dpo".to_owned(),
             _ => format!("runs/{}", recipe.name),
         };
