@@ -8,8 +8,8 @@ use rollforge::{
         RewardModelConfig, SftConfig, SteerLm2Config,
     },
     data::{
-        DataConfig, OverLong, PairSample, PromptSample, Sample, SftSample, TextEncoder, load_train,
-        read_rows,
+        DataConfig, OverLong, PairSample, PromptSample, RatedSample, Sample, SftSample,
+        TextEncoder, load_train, read_rows,
     },
     engine::EngineModel,
     model::{ChatOptions, ChatTemplate, GenerationConfig, SpecialTokens, Tokenizer},
@@ -54,6 +54,7 @@ pub fn rows(data: &[u8]) {
     config.max_tokens = 48;
     samples::<PromptSample>(&config);
     samples::<SftSample>(&config);
+    samples::<RatedSample>(&config);
     config.over_long = OverLong::Truncate;
     samples::<PairSample>(&config);
     samples::<PromptSample>(&config);

@@ -319,3 +319,42 @@ fn write(
     let options = WriteOptions { replace: true, ..WriteOptions::default() };
     Ok(write_model_with(dir, spec, weights, &companions, &options)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Init, NewModelSpec, new_model, random_weights},
+        trainer::batch::PackedBatch,
+    };
+
+    #[test]
+    fn the_weighted_sum_of_a_heads_rows_gives_the_weighted_sum_of_its_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = NewModelSpec {
+            vocab_size: 260,
+            hidden_size: 8,
+            intermediate_size: 16,
+            num_layers: 1,
+            num_heads: 2,
+            ..NewModelSpec::default()
+        };
+        let path = folder.path().join("model");
+        new_model(&small, ["ab"].map(String::from), &path).unwrap();
+        let spec = open(&path).unwrap().spec().with_labels(&["a", "b", "c"].map(String::from));
+        let weights = random_weights(&spec, Init { std: 0.5, seed: 3 });
+        let sum = [0.5, 0.0, -2.0];
+        let (one, summed) = with_weighted_head(&spec, &weights, &sum).unwrap();
+        let batch = PackedBatch::pack([(&[1, 2, 3][..], &[false; 3][..]), (&[7, 7], &[false; 2])]);
+        let scores = |spec, weights| {
+            let model = torch::Model::load(spec, weights, &ModelOptions::default()).unwrap();
+            model.scores(&batch).unwrap()
+        };
+        let (labels, sums) = (scores(&spec, &weights), scores(&one, &summed));
+        assert_eq!((labels.len(), sums.len()), (6, 2));
+        for (labels, got) in labels.chunks(3).zip(sums) {
+            let wanted: f32 = labels.iter().zip(sum).map(|(label, weight)| label * weight).sum();
+            assert!((got - wanted).abs() < 1e-5 && wanted != 0.0, "{got} {wanted}");
+        }
+    }
+}

@@ -53,7 +53,8 @@ fn transformers_reads_what_we_write() {
     directories.push(narrowed(root.path(), "qwen3", Dtype::Bf16));
     directories.push(narrowed(root.path(), "llama-linear", Dtype::F16));
     directories.push(made(root.path()));
-    directories.extend(scored(root.path()));
+    directories.extend(scored(root.path(), &[]));
+    directories.extend(scored(root.path(), &["helpfulness", "correctness", "verbosity"]));
     directories.extend(adapters(root.path()));
     let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/check.py");
     let output = Command::new(python)
@@ -126,16 +127,18 @@ fn made(root: &Path) -> PathBuf {
     described(directory)
 }
 
-/// A language model's body under a new score head: how a reward model starts.
-fn scored(root: &Path) -> Option<PathBuf> {
+/// A language model's body under a new score head: how a reward model starts, of one label or of several.
+fn scored(root: &Path, labels: &[&str]) -> Option<PathBuf> {
     if !cfg!(feature = "libtorch") {
         return None;
     }
     let model = Model::open(&support::golden("mistral")).unwrap();
     let weights = model.checkpoint.weights(Dtype::F32).unwrap();
-    let (spec, weights) = with_score_head(model.spec(), &weights, &[], 7).unwrap();
+    let names: Vec<String> = labels.iter().map(ToString::to_string).collect();
+    let (spec, weights) = with_score_head(model.spec(), &weights, &names, 7).unwrap();
     let companions = Companions { generation: model.generation.clone(), ..Companions::default() };
-    Some(written(&root.join("mistral-under-score-head"), &spec, &weights, &companions))
+    let name = format!("mistral-under-{}-labels", spec.num_labels());
+    Some(written(&root.join(name), &spec, &weights, &companions))
 }
 
 /// Adapters as we write them, and what we compute with them.
@@ -210,6 +213,7 @@ fn described(directory: PathBuf) -> PathBuf {
     };
     let ours = json!({
         "head": spec.head,
+        "labels": (spec.head == Head::Score).then(|| spec.label_names()),
         "dtype": dtype,
         "parameters": spec.parameters(),
         "tokens": TOKENS,

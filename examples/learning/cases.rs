@@ -12,7 +12,10 @@ use rollforge::{
 
 use serde_json::json;
 
-use crate::world::{World, launch};
+use crate::{
+    attributes,
+    world::{World, launch},
+};
 
 /// The least share of right answers after learning, and the most after the control; the model begins at about a tenth.
 pub(crate) const LEARNED: f64 = 0.6;
@@ -34,6 +37,8 @@ enum Command {
     Kto,
     Spin,
     Distill,
+    Regression,
+    SteerLm,
 }
 
 /// What an algorithm came to.
@@ -50,7 +55,7 @@ const fn case(name: &'static str, command: Command, options: &'static str) -> Ca
     Case { name, command, options }
 }
 
-pub(crate) const CASES: [Case; 15] = [
+pub(crate) const CASES: [Case; 17] = [
     case("SFT", Command::Sft, "sft.epochs = 30\nsft.batch_size = 50\noptimizer.lr = 0.005\n"),
     case("DPO", Command::Dpo, ""),
     case("cDPO", Command::Dpo, "dpo.label_smoothing = 0.1\n"),
@@ -70,11 +75,23 @@ pub(crate) const CASES: [Case; 15] = [
     case("distillation, forward KL", Command::Distill, ""),
     case("distillation, backward KL", Command::Distill, "distill.kl = 'backward'\n"),
     case("distillation, Jensen-Shannon", Command::Distill, "distill.kl = 'js'\n"),
+    case(
+        "regression",
+        Command::Regression,
+        "regression.epochs = 100\noptimizer.lr = 0.01\nschedule.kind = 'linear'\n",
+    ),
+    // After the one before, whose ratings it learns from.
+    case(
+        "SteerLM after regression",
+        Command::SteerLm,
+        "sft.epochs = 150\nsft.batch_size = 50\noptimizer.lr = 0.005\nschedule.kind = 'linear'\n",
+    ),
 ];
 
 /// Makes the model and every data file.
 pub(crate) fn world() -> World {
     let world = World::of_digits();
+    attributes::write_ratings(&world);
     world.digits("same", |prompt, _| prompt);
     for (name, right) in [("right", true), ("wrong", false)] {
         let (mut pairs, mut labels) = (String::new(), String::new());
@@ -113,13 +130,18 @@ pub(crate) fn world() -> World {
 impl Case {
     /// Runs the algorithm and its control.
     pub(crate) fn run(&self, world: &World) -> Learned {
+        match self.command {
+            Command::Regression => return attributes::regression(world, self.options),
+            Command::SteerLm => return attributes::steerlm(world, self.options),
+            _ => {}
+        }
         let folder = |what: &str| format!("{}-{what}", self.name.replace([' ', ','], "-"));
         let (learned, control) = (folder("learned"), folder("control"));
         let began = Instant::now();
         self.train(world, &learned, true);
         let seconds = began.elapsed().as_secs_f64();
         self.train(world, &control, false);
-        let right = |name: &str| share_of_right_answers(world, name);
+        let right = |name: &str| share_of_right_answers(world, name, |digit| digit.to_string());
         let last = |name: &str| match self.command {
             Command::Spin => format!("{name}/iteration_3/dpo"),
             _ => name.to_owned(),
@@ -174,6 +196,7 @@ impl Case {
                 )
                 .unwrap();
             }
+            Command::Regression | Command::SteerLm => unreachable!("they have a file of their own"),
             Command::Spin => {
                 let more = format!(
                     "data.train = '{rows}.jsonl'\ndata.append_eos = false\n\
@@ -193,8 +216,12 @@ fn with_defaults(options: &str, defaults: &[(&str, &str)]) -> String {
     missing.fold(options.to_owned(), |all, (key, value)| format!("{all}{key} = {value}\n"))
 }
 
-/// Samples a hundred answers to each digit, and returns how many of them are that digit.
-fn share_of_right_answers(world: &World, name: &str) -> f64 {
+/// Samples a hundred answers to the prompt of each digit, and returns how many of them are that digit.
+pub(crate) fn share_of_right_answers(
+    world: &World,
+    name: &str,
+    prompt: impl Fn(u64) -> String,
+) -> f64 {
     let config = EngineConfig { threads: 1, ..EngineConfig::default() };
     let model = model_directory(&world.path(name));
     let engine = Engine::builder().config(config).model_dir(model).build().unwrap();
@@ -205,7 +232,7 @@ fn share_of_right_answers(world: &World, name: &str) -> f64 {
         ..SamplingParams::default()
     });
     let request = |digit: u64| {
-        let tokens = engine.encode(&digit.to_string()).unwrap().tokens;
+        let tokens = engine.encode(&prompt(digit)).unwrap().tokens;
         Request::new(Prompt { id: PromptId(digit), tokens }, sampling.clone())
     };
     let rollouts = engine.blocking().generate_all((0..10).map(request).collect()).unwrap();

@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example may print and fail")]
 
 #[cfg(feature = "libtorch")]
+mod attributes;
+#[cfg(feature = "libtorch")]
 mod cases;
 #[cfg(feature = "libtorch")]
 #[path = "../../tests/support/world.rs"]

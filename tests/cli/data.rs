@@ -83,3 +83,30 @@ fn a_check_fails_where_nothing_is_left_to_use() {
     let nowhere = world.path("nowhere.jsonl");
     assert!(refusal(&["data", "check", text(&nowhere)]).contains("nowhere.jsonl"));
 }
+
+#[test]
+fn what_a_prompt_is_told_stands_where_the_training_data_have_it() {
+    let world = World::new();
+    let rows = "{\"prompt\": \"lid\", \"response\": \" is good\", \"humor\": 2, \"toxicity\": 0}\n";
+    let (input, output) = (world.file("rated.jsonl", rows), world.path("out.jsonl"));
+    answer(&["data", "convert", text(&input), text(&output), "--to", "steerlm"]);
+    let row: Value = serde_json::from_str(&fs::read_to_string(&output).unwrap()).unwrap();
+    let prompt = row["prompt"].as_str().unwrap();
+    assert_eq!((prompt, &row["humor"]), ("toxicity:0,humor:2\nlid", &Value::Null));
+
+    let model = world.path("model");
+    let ids = |more: &[&str]| {
+        let line = answer(&[&["generate", text(&model), "-m", "1", "--json"], more].concat());
+        let line: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+        line["prompt_token_ids"].clone()
+    };
+    let told = ["--attributes", "humor=2,toxicity=0"];
+    let trained = ids(&["-p", prompt]);
+    assert_eq!(ids(&[&told[..], &["-p", "lid"]].concat()), trained);
+    assert_eq!(ids(&[&told[..], &["-i", text(&input)]].concat()), trained);
+    assert_ne!(ids(&["-p", "lid"]), trained);
+    let twice = ["generate", text(&model), "-p", "a", "--attributes", "humor=1,humor=2"];
+    assert_eq!(refusal(&twice), "--attributes: attribute \"humor\" comes twice");
+    let said = rollforge(&["generate", text(&model), "-p", "a", "--attributes", "humor"]);
+    assert!(String::from_utf8(said.stderr).unwrap().contains("must be a name and a finite number"));
+}

@@ -49,6 +49,11 @@ def check_weights(directory, ours):
     tokens = torch.tensor([ours["tokens"]])
     auto = AutoModelForCausalLM if ours["head"] == "languagemodel" else AutoModelForSequenceClassification
     model = load(auto, directory)
+    if ours["labels"]:
+        names = dict(enumerate(ours["labels"]))
+        same(f"{directory.name}: labels", model.config.id2label, names)
+        same(f"{directory.name}: label ids", model.config.label2id, {name: n for n, name in names.items()})
+        same(f"{directory.name}: problem type", model.config.problem_type, "regression")
     same(f"{directory.name}: dtype", str(AutoConfig.from_pretrained(directory).dtype), ours["dtype"])
     same(f"{directory.name}: parameters", model.num_parameters(), ours["parameters"])
     return close(f"{directory.name}: outputs", model(tokens).logits, ours["outputs"])
