@@ -340,7 +340,7 @@ mod tests {
             ..NewModelSpec::default()
         };
         let path = folder.path().join("model");
-        new_model(&small, ["ab"].map(String::from), &path).unwrap();
+        new_model(&small, std::iter::once("ab".to_owned()), &path).unwrap();
         let spec = open(&path).unwrap().spec().with_labels(&["a", "b", "c"].map(String::from));
         let weights = random_weights(&spec, Init { std: 0.5, seed: 3 });
         let sum = [0.5, 0.0, -2.0];
