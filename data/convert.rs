@@ -83,7 +83,8 @@ mod tests {
     }
 
     fn to(form: Form) -> (Form, &'static Reading) {
-        const READING: &Reading = &Reading { schema: None, columns: Vec::new() };
+        const READING: &Reading =
+            &Reading { schema: None, columns: Vec::new(), attributes: Vec::new() };
         (form, READING)
     }
 
@@ -99,6 +100,24 @@ mod tests {
         let Converted { schema, report, written } = converted;
         assert_eq!((schema, report.rows, report.used, written), (Schema::NemoDpo, 2, 1, 2));
         assert!(report.to_string().contains("chosen and rejected are the same"), "{report}");
+    }
+
+    #[test]
+    fn ratings_may_be_called_anything_where_they_are_named() {
+        let row = "{\"prompt\": \"p\", \"completion\": \"c\", \"fluency\": 2, \"humor\": 1}\n";
+        let (_folder, input, output) = input(row);
+        let named = |name: &str| Reading { attributes: vec![name.into()], ..Reading::default() };
+        convert(&input, &output, (Form::SteerLm, &named("fluency")), false).unwrap();
+        let written = "{\"prompt\":\"fluency:2\\np\",\"completion\":\"c\",\"humor\":1}\n";
+        assert_eq!(fs::read_to_string(&output).unwrap(), written);
+        let refused = |name: &str| {
+            convert(&input, &output, (Form::SteerLm, &named(name)), true).unwrap_err().to_string()
+        };
+        assert!(refused("honesty").contains("1 not: has no rating"), "{}", refused("honesty"));
+        assert!(
+            refused("prompt").contains("has no rating"),
+            "what is no rating is not taken for one"
+        );
     }
 
     #[test]

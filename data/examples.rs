@@ -17,6 +17,8 @@ pub struct Reading {
     pub schema: Option<Schema>,
     /// Columns that go by other names than the schema's: first the schema's, then the file's.
     pub columns: Vec<(String, String)>,
+    /// Columns with ratings. Default: those that are called like one of the usual attributes.
+    pub attributes: Vec<String>,
 }
 
 /// The rows of one example and what they mean.
@@ -31,6 +33,7 @@ pub(super) struct Group {
 pub(super) struct Examples {
     schema: Schema,
     renaming: Vec<(String, String)>,
+    attributes: Vec<String>,
     /// Rows that were read to tell the schema.
     ahead: VecDeque<Result<Row, Error>>,
     rows: Rows,
@@ -44,8 +47,8 @@ impl Examples {
     pub(super) fn open(path: &Path, reading: &Reading) -> Result<Self, Error> {
         let mut rows = open_rows(path)?;
         let ahead: VecDeque<_> = rows.by_ref().take(SAMPLED).collect();
-        let renaming = reading.columns.clone();
-        let mut opened = Self { schema: Schema::Text, renaming, ahead, rows };
+        let (renaming, attributes) = (reading.columns.clone(), reading.attributes.clone());
+        let mut opened = Self { schema: Schema::Text, renaming, attributes, ahead, rows };
         opened.rename_ahead();
         opened.schema = match reading.schema {
             Some(schema) => schema,
@@ -119,6 +122,7 @@ impl Iterator for Examples {
             return None;
         }
         let example = self.schema.read(rows.clone());
+        let example = example.and_then(|example| example.rated_by(&self.attributes));
         Some(Ok(Group { rows, example }))
     }
 }

@@ -32,11 +32,18 @@ struct ReadingArguments {
     /// A column that goes by another name than the schema's: prompt=question; may be given several times
     #[arg(long = "column", value_name = "OURS=THEIRS", value_parser = renaming)]
     columns: Vec<(String, String)>,
+    /// The columns with ratings, where they are not called like the usual attributes (helpfulness, correctness, ...)
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    attributes: Vec<String>,
 }
 
 impl ReadingArguments {
     fn reading(&self) -> Reading {
-        Reading { schema: self.from, columns: self.columns.clone() }
+        Reading {
+            schema: self.from,
+            columns: self.columns.clone(),
+            attributes: self.attributes.clone(),
+        }
     }
 }
 

@@ -193,7 +193,7 @@ fn columns_may_go_by_other_names() {
     let files = Files::new(&["{\"question\": \"a\", \"answer\": \"b\"}\n"]);
     let columns = [("prompt", "question"), ("completion", "answer")];
     let columns = columns.map(|(ours, theirs)| (ours.to_owned(), theirs.to_owned())).to_vec();
-    let reading = Reading { schema: None, columns };
+    let reading = Reading { columns, ..Reading::default() };
     let options = CheckOptions { reading, task: None, encoder: None };
     let found = check(&files.files, &options).unwrap().files.remove(0);
     assert_eq!((found.schema, found.usable), ("prompt-completion", 1));

@@ -62,6 +62,28 @@ impl Example {
         }
     }
 
+    /// Takes columns of these names for its ratings, and what was taken for some before for any other columns. Nothing
+    /// changes where no name is given.
+    ///
+    /// # Errors
+    /// When one is no number.
+    pub(in crate::data) fn rated_by(mut self, attributes: &[String]) -> Result<Self, String> {
+        if attributes.is_empty() {
+            return Ok(self);
+        }
+        self.rest.extend(std::mem::take(&mut self.ratings));
+        for name in attributes {
+            match self.rest.shift_remove(name) {
+                None | Some(Value::Null) => {}
+                Some(rating) if rating.is_number() => {
+                    drop(self.ratings.insert(name.clone(), rating))
+                }
+                Some(_) => return Err(format!("column {name:?} must be a finite number")),
+            }
+        }
+        Ok(self)
+    }
+
     /// Says whether a prompt, a completion or a turn holds nothing but white space.
     pub fn has_blank(&self) -> bool {
         match &self.meaning {

@@ -7,4 +7,5 @@ mod gradient;
 mod learns;
 mod optimizer;
 mod passes;
+mod regression;
 mod scoring;
