@@ -5,6 +5,7 @@ use rollforge::trainer::{
     advantage::{Mean, gae, whiten},
     distill::Comparison,
     kl::KlEstimator,
+    kto::kto,
     loss::{
         RatioClip, Term, bradley_terry, clipped_surrogate, clipped_value, entropy, log_softmax,
     },
@@ -190,6 +191,32 @@ fn preference_losses_are_those_of_trl_and_nemo() {
         let expected =
             [expected("loss"), expected("chosen_gradient"), expected("rejected_gradient")];
         assert_close("orpo", &[got.loss, got.chosen, got.rejected], &expected, F64);
+    }
+}
+
+#[test]
+fn unpaired_losses_are_those_of_trl() {
+    let case = case("unpaired");
+    let [beta, good, bad] =
+        ["beta", "desirable_weight", "undesirable_weight"].map(|name| number(&case, name));
+    let [logprobs, reference] = ["logprobs", "ref_logprobs"].map(|name| numbers(&case[name]));
+    let desirable: Vec<bool> = serde_json::from_value(case["desirable"].clone()).unwrap();
+    let n = logprobs.len() as f64;
+    for name in ["kto", "kto_clamped", "apo_zero_unpaired"] {
+        let case = &case[name];
+        let kl = mean(&numbers(&case["moved"])).max(0.0);
+        assert_close(name, &[kl], &[number(case, "kl")], F64);
+        assert_eq!(kl > 0.0, name == "kto", "{name}");
+        let terms: Vec<Term> = (0..logprobs.len())
+            .map(|i| {
+                let weight = if desirable[i] { good } else { bad };
+                kto(logprobs[i] - reference[i], kl, beta, (desirable[i], weight))
+            })
+            .collect();
+        let losses: Vec<f64> = terms.iter().map(|term| term.loss).collect();
+        assert_close(name, &[mean(&losses)], &[number(case, "loss")], F64);
+        let gradients: Vec<f64> = terms.iter().map(|term| term.gradient / n).collect();
+        assert_close(name, &gradients, &numbers(&case["gradient"]), F64);
     }
 }
 

@@ -1,10 +1,10 @@
-//! Every algorithm that learns from a data set, on one small task: a model that answers a digit with any digit is to answer with the same. And its negative
+//! Every algorithm on one small task: a model that answers a digit with any digit is to answer with the same. And its negative
 //! control: data or labels that have nothing to do with the prompt.
 
 use std::{fmt::Write, fs, sync::Arc, time::Instant};
 
 use rollforge::{
-    config::{DistillConfig, DpoConfig, KtoConfig, SpinConfig},
+    config::{DistillConfig, DpoConfig, KtoConfig, PpoConfig, SpinConfig},
     engine::{Engine, EngineConfig, Request, SamplingParams},
     rollout::{Prompt, PromptId},
     run::{self, Silent, model_directory},
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     attributes,
-    world::{World, launch},
+    world::{World, launch, ppo_of_digits},
 };
 
 /// The least share of right answers after learning, and the most after the control; the model begins at about a tenth.
@@ -39,6 +39,7 @@ enum Command {
     Distill,
     Regression,
     SteerLm,
+    Ppo,
 }
 
 /// What an algorithm came to.
@@ -55,7 +56,7 @@ const fn case(name: &'static str, command: Command, options: &'static str) -> Ca
     Case { name, command, options }
 }
 
-pub(crate) const CASES: [Case; 17] = [
+pub(crate) const CASES: [Case; 31] = [
     case("SFT", Command::Sft, "sft.epochs = 30\nsft.batch_size = 50\noptimizer.lr = 0.005\n"),
     case("DPO", Command::Dpo, ""),
     case("cDPO", Command::Dpo, "dpo.label_smoothing = 0.1\n"),
@@ -85,6 +86,40 @@ pub(crate) const CASES: [Case; 17] = [
         "SteerLM after regression",
         Command::SteerLm,
         "sft.epochs = 150\nsft.batch_size = 50\noptimizer.lr = 0.005\nschedule.kind = 'linear'\n",
+    ),
+    case("PPO", Command::Ppo, "ppo.epochs = 2\n"),
+    case(
+        "REINFORCE",
+        Command::Ppo,
+        "ppo.advantage = 'reinforce'\nppo.policy_loss = 'reinforce'\nppo.epochs = 1\n",
+    ),
+    case("REINFORCE++", Command::Ppo, "ppo.preset = 'reinforce_pp'\n"),
+    case(
+        "REINFORCE++-baseline",
+        Command::Ppo,
+        "ppo.preset = 'reinforce_pp'\nppo.advantage = 'reinforce_baseline'\n",
+    ),
+    case("RLOO", Command::Ppo, "ppo.preset = 'rloo'\n"),
+    case("GRPO", Command::Ppo, "ppo.preset = 'grpo'\n"),
+    case("Dr.GRPO", Command::Ppo, "ppo.preset = 'dr_grpo'\nppo.samples_per_prompt = 8\n"),
+    case(
+        "DAPO",
+        Command::Ppo,
+        "ppo.preset = 'dapo'\nppo.filter_groups = true\nppo.max_refills = 3\n",
+    ),
+    case("GSPO", Command::Ppo, "ppo.preset = 'gspo'\n"),
+    case("CISPO", Command::Ppo, "ppo.preset = 'cispo'\n"),
+    case(
+        "rejection sampling",
+        Command::Ppo,
+        "ppo.preset = 'rejection_sampling'\nppo.filter_groups = true\nppo.samples_per_prompt = 8\noptimizer.lr = 0.002\n",
+    ),
+    case("online DPO", Command::Ppo, "ppo.preset = 'online_dpo'\n"),
+    case("on-policy distillation", Command::Ppo, "ppo.preset = 'distillation'\n"),
+    case(
+        "PPO, one step off",
+        Command::Ppo,
+        "ppo.epochs = 2\nqueue.mode = 'one_step_off'\nthreads = 2\n",
     ),
 ];
 
@@ -197,6 +232,22 @@ impl Case {
                 .unwrap();
             }
             Command::Regression | Command::SteerLm => unreachable!("they have a file of their own"),
+            Command::Ppo => {
+                let defaults = [
+                    ("ppo.iterations", "100"),
+                    ("ppo.samples_per_prompt", "4"),
+                    ("optimizer.lr", "0.003"),
+                ];
+                let more = with_defaults(options, &defaults);
+                let text = match (options.contains("distillation"), right) {
+                    (false, _) => ppo_of_digits(rows, &more),
+                    // The teacher of the control does not know the task, either.
+                    (true, true) => of_a_teacher("teacher", &more),
+                    (true, false) => of_a_teacher("guess", &more),
+                };
+                run::ppo(&world.config::<PpoConfig>(name, "guess", &text), launch(observer))
+                    .unwrap();
+            }
             Command::Spin => {
                 let more = format!(
                     "data.train = '{rows}.jsonl'\ndata.append_eos = false\n\
@@ -208,6 +259,13 @@ impl Case {
             }
         }
     }
+}
+
+/// Distils a teacher into what the policy says itself; there is no other reward.
+fn of_a_teacher(teacher: &str, more: &str) -> String {
+    let text = ppo_of_digits("any", more);
+    let judge = "reward = { kind = 'position_match', column = 'answer' }";
+    text.replace(judge, "reward = { kind = 'none' }") + &format!("model.reference = '{teacher}'\n")
 }
 
 /// Puts options before defaults, which give way to them.

@@ -1,4 +1,4 @@
-//! Runs every algorithm that learns from a data set on one small task, each beside its negative control, prints what came of it as a table, and fails if one
+//! Runs every algorithm on one small task, each beside its negative control, prints what came of it as a table, and fails if one
 //! did not learn or learned from nothing: `cargo run --release --example learning`, or only those whose names hold a word:
 //! `cargo run --release --example learning -- DPO`.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example may print and fail")]

@@ -155,6 +155,28 @@ def cross_entropy():
                  entropy=entropy, entropy_gradient=entropy_slope)
 
 
+def unpaired():
+    """trl/trainer/kto_trainer.py: kl, chosen_losses, rejected_losses and their mean; loss types kto and apo_zero_unpaired. Once
+    with mismatched completions that have become more likely, and once with such that have become less, where kl is 0."""
+    beta, good, bad = 0.3, 1.0, 1.5
+    ref, desirable = -rounded(12, scale=20.0).abs(), torch.arange(12) % 3 > 0
+    logprobs = (ref + rounded(12, scale=4.0)).float().double().requires_grad_()
+    result = lists(logprobs=logprobs, ref_logprobs=ref, desirable=desirable, beta=beta, desirable_weight=good,
+                   undesirable_weight=bad)
+    ratios, sigmoid = logprobs - ref, torch.nn.functional.sigmoid
+    for name, shift in {"kto": 1.0, "kto_clamped": -9.0, "apo_zero_unpaired": None}.items():
+        moved = torch.zeros(12) if shift is None else rounded(12) + shift
+        kl = moved.mean().clamp(min=0)
+        chosen = 1 - sigmoid(beta * (ratios[desirable] - kl))
+        rejected = 1 - sigmoid(beta * (kl - ratios[~desirable]))
+        if shift is None:
+            chosen, rejected = 1 - sigmoid(beta * ratios[desirable]), sigmoid(beta * ratios[~desirable])
+        loss = torch.cat((good * chosen, bad * rejected), 0).nanmean()
+        slope, = torch.autograd.grad(loss, [logprobs], retain_graph=True)
+        result[name] = lists(moved=moved, kl=kl, loss=loss, gradient=slope)
+    return result
+
+
 cases = {
     "made_by": {"torch": "2.11.0", "trl": trl.__version__},
     "surrogate": surrogate(),
@@ -164,6 +186,7 @@ cases = {
     "bradley_terry": bradley_terry(),
     "cross_entropy": cross_entropy(),
     "preference": preference(),
+    "unpaired": unpaired(),
 }
 text = ",\n".join(f" {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items())
 (pathlib.Path(__file__).parent / "losses.json").write_text("{\n" + text + "\n}\n")
