@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predicted against measured memory: runs twenty-two configurations one after the other and holds `plan.json`, written before
+"""Predicted against measured memory: runs twenty-three configurations one after the other and holds `plan.json`, written before
 anything is loaded, against the largest resident set of the process (`ru_maxrss`).
 
     cargo build --release && ci/memory_plan.py            # prints the table
@@ -31,7 +31,8 @@ SHAPES = {
 CHECKPOINTING = "model.activation_checkpointing=true"
 BF16 = "model.dtype=bf16"
 LORA = "lora.rank=8"
-RLOO = ["ppo.advantage=rloo", "ppo.samples_per_prompt=4", "ppo.kl_coef=0.05"]
+RLOO = ["ppo.advantage=rloo", "ppo.samples_per_prompt=4"]
+KL = "ppo.kl_coef=0.05"
 # Stage, shape, sequence length (PPO: prompt and completion), sequences of a step, micro-batch tokens, what else is set.
 ROWS = [
     ("sft", "30M", 256, 8, 2048, []),
@@ -55,8 +56,10 @@ ROWS = [
     ("dpo", "85M", 128, 4, 512, [LORA]),
     ("ppo", "85M", 64, 4, 256, []),
     ("ppo", "85M", 64, 4, 256, [LORA]),
-    ("ppo", "85M", 64, 4, 256, [*RLOO]),
-    ("ppo", "85M", 64, 4, 256, [*RLOO, LORA]),
+    ("ppo", "85M", 64, 4, 256, [*RLOO, KL]),
+    ("ppo", "85M", 64, 4, 256, [*RLOO, KL, LORA]),
+    # Without a penalty there is no reference: against row 21.
+    ("ppo", "85M", 64, 4, 256, [*RLOO, "ppo.kl_coef=0.0"]),
 ]
 
 

@@ -87,7 +87,7 @@ pub(crate) const CASES: [Case; 31] = [
         Command::SteerLm,
         "sft.epochs = 150\nsft.batch_size = 50\noptimizer.lr = 0.005\nschedule.kind = 'linear'\n",
     ),
-    case("PPO", Command::Ppo, "ppo.epochs = 2\n"),
+    case("PPO", Command::Ppo, "ppo.epochs = 2\nppo.iterations = 50\n"),
     case(
         "REINFORCE",
         Command::Ppo,
@@ -101,7 +101,11 @@ pub(crate) const CASES: [Case; 31] = [
     ),
     case("RLOO", Command::Ppo, "ppo.preset = 'rloo'\n"),
     case("GRPO", Command::Ppo, "ppo.preset = 'grpo'\n"),
-    case("Dr.GRPO", Command::Ppo, "ppo.preset = 'dr_grpo'\nppo.samples_per_prompt = 8\n"),
+    case(
+        "Dr.GRPO",
+        Command::Ppo,
+        "ppo.preset = 'dr_grpo'\nppo.samples_per_prompt = 8\nppo.iterations = 60\n",
+    ),
     case(
         "DAPO",
         Command::Ppo,
@@ -119,7 +123,7 @@ pub(crate) const CASES: [Case; 31] = [
     case(
         "PPO, one step off",
         Command::Ppo,
-        "ppo.epochs = 2\nqueue.mode = 'one_step_off'\nthreads = 2\n",
+        "ppo.epochs = 2\nppo.iterations = 50\nqueue.mode = 'one_step_off'\nthreads = 2\n",
     ),
 ];
 
