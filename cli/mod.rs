@@ -31,6 +31,7 @@ mod sampling;
 mod score;
 mod serve_rm;
 mod signals;
+mod teach;
 mod trainer;
 mod training;
 mod watch;
@@ -76,6 +77,7 @@ enum Command {
     Score(score::Arguments),
     ServeRm(serve_rm::Arguments),
     Annotate(annotate::Arguments),
+    Teach(teach::Arguments),
     Eval(eval::Arguments),
     Constitution(constitution::Arguments),
     NewModel(new_model::Arguments),
@@ -128,6 +130,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Score(arguments) => score::run(&arguments),
         Command::Annotate(arguments) => annotate::run(&arguments),
         Command::ServeRm(arguments) => serve_rm::run(&arguments),
+        Command::Teach(arguments) => teach::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Constitution(arguments) => constitution::run(&arguments),
         Command::NewModel(arguments) => new_model::run(&arguments),

@@ -14,7 +14,7 @@ model_beside! {
     StudentConfig {
         /// The Hugging Face model directory that the student starts from.
         path,
-        /// That of the teacher, of the same tokenizer.
+        /// That of the teacher, of the same tokenizer. Default: none, and the rows carry a teacher's answers.
         teacher
     }
 }
@@ -24,7 +24,8 @@ offline_config! {
     DistillConfig {
         distill: DistillOptions,
         model: StudentConfig,
-        /// What teacher and student are compared on: what supervised fine-tuning takes.
+        /// What teacher and student are compared on: what supervised fine-tuning takes; or, where no teacher is named, rows that
+        /// carry its answers.
         data
     }
 }
@@ -38,7 +39,14 @@ impl Config for DistillConfig {
     fn validate(&self) -> Result<(), Violation> {
         self.common().validate()?;
         within("distill", self.distill.validate())?;
-        Violation::unless(self.model.teacher.is_some(), "model.teacher", "a folder", "none")?;
+        // Log-probs of some tokens at one temperature do not say how much the others have at another.
+        let DistillOptions { renormalize, temperature, .. } = self.distill;
+        Violation::unless(
+            self.model.teacher.is_some() || renormalize || temperature == 1.0,
+            "distill.renormalize",
+            "true where rows carry the teacher's answers and distill.temperature is not 1",
+            renormalize,
+        )?;
         eval_has_data("distill.eval_every", self.distill.eval_every, &self.data)
     }
 

@@ -94,6 +94,17 @@ impl<'a> FoundColumns<'a> {
         self.optional(setting, asked)?.ok_or_else(|| self.missing(&[setting]))
     }
 
+    /// Checks that a column is there which cannot have another name.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(super) fn fixed(&self, name: &str) -> Result<(), Error> {
+        match self.names.contains(&name) {
+            true => Ok(()),
+            false => Err(self.error(format!("{name:?}"), String::new())),
+        }
+    }
+
     /// Returns the error that none of these settings has a column.
     pub(super) fn missing(&self, settings: &[&str]) -> Error {
         let wanted: Vec<String> =

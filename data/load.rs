@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{
-    DataConfig, Error, Report, Sample, TextEncoder, columns::FoundColumns, encoder::Fit, read_rows,
+    DataConfig, Error, Report, Row, Sample, TextEncoder, columns::FoundColumns, encoder::Fit,
+    open_rows,
 };
 
 /// Samples, in the order of the rows, and what became of the rows.
@@ -68,21 +69,31 @@ fn load_file<S: Sample>(
     encoder: &TextEncoder<'_>,
     loaded: &mut Loaded<S>,
 ) -> Result<(), Error> {
-    let rows = read_rows(file, limit)?;
-    if rows.is_empty() {
-        return Err(Error::File { path: file.into(), message: "has no rows".into() });
-    }
-    let layout = S::layout(&FoundColumns::of(file, &rows), &config.columns)?;
-    let made: Vec<_> =
-        rows.into_par_iter().map(|row| (row.place.clone(), S::of(row, &layout, encoder))).collect();
-    for (place, sample) in made {
-        match sample {
-            Ok((sample, fit)) => {
-                loaded.samples.push(sample);
-                loaded.report.use_row(matches!(fit, Fit::Cut));
-            }
-            Err(reason) => loaded.report.refuse_row(place, reason),
+    let mut rows = open_rows(file)?.take(limit);
+    let mut layout = None;
+    loop {
+        let part: Vec<Row> = rows.by_ref().take(S::ROWS_AT_A_TIME).collect::<Result<_, _>>()?;
+        if part.is_empty() {
+            break;
         }
+        let layout = match &layout {
+            Some(layout) => layout,
+            None => layout.insert(S::layout(&FoundColumns::of(file, &part), &config.columns)?),
+        };
+        let make = |row: Row| (row.place.clone(), S::of(row, layout, encoder));
+        let made: Vec<_> = part.into_par_iter().map(make).collect();
+        for (place, sample) in made {
+            match sample {
+                Ok((sample, fit)) => {
+                    loaded.samples.push(sample);
+                    loaded.report.use_row(matches!(fit, Fit::Cut));
+                }
+                Err(reason) => loaded.report.refuse_row(place, reason),
+            }
+        }
+    }
+    if layout.is_none() {
+        return Err(Error::File { path: file.into(), message: "has no rows".into() });
     }
     Ok(())
 }

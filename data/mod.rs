@@ -40,6 +40,7 @@ mod report;
 mod row;
 mod sample;
 mod schema;
+mod taught;
 
 pub use attributes::Attributes;
 pub use check::{Check, CheckOptions, FileCheck, Lengths, Overlap, Refused, check};
@@ -64,6 +65,7 @@ pub use sample::{
     Response, ResponsesLayout, ResponsesSample, Sample, SftLayout, SftSample,
 };
 pub use schema::{ATTRIBUTES, Example, Form, Meaning, Schema, Task, UnknownName};
+pub use taught::TaughtSample;
 
 #[cfg(test)]
 mod tests;

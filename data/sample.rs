@@ -15,6 +15,9 @@ pub trait Sample: Sized + Send {
     /// Which columns hold what.
     type Layout: Sync;
 
+    /// How many rows are in memory at a time. Where that is not the whole file, its columns are those of the first so many.
+    const ROWS_AT_A_TIME: usize = usize::MAX;
+
     /// How many tokens of a model's context a sample must leave free, for what is generated after it.
     const ROOM: usize = 0;
 

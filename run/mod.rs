@@ -91,6 +91,8 @@ mod stop;
 #[cfg(feature = "libtorch")]
 mod stopwatch;
 #[cfg(feature = "libtorch")]
+mod teach;
+#[cfg(feature = "libtorch")]
 mod whereabouts;
 
 pub use agreement::Agreement;
@@ -129,3 +131,5 @@ pub use spin::{SpinOutcome, spin};
 #[cfg(feature = "libtorch")]
 pub use steerlm2::{SteerLm2Outcome, steerlm2};
 pub use stop::{Signal, Stop, Stopped};
+#[cfg(feature = "libtorch")]
+pub use teach::{TeachOptions, teach};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::{
-    cli::{annotate, bench, demo, opening::OpeningArguments, serve_rm},
+    cli::{annotate, bench, demo, opening::OpeningArguments, serve_rm, teach},
     config::{
         DistillConfig, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
         RewardModelConfig, SftConfig, SpinConfig, SteerLm2Config,
@@ -74,6 +74,11 @@ pub(in crate::cli) fn bench_ppo(_: &bench::ppo::Arguments) -> Result<ExitCode> {
 /// Says what is missing.
 pub(in crate::cli) fn demo(_: &demo::Arguments) -> Result<ExitCode> {
     bail!("rollforge demo {NEEDED}; its data can be had with --data-only")
+}
+
+/// Says what is missing.
+pub(in crate::cli) fn teach(_: &teach::Arguments) -> Result<ExitCode> {
+    bail!("rollforge teach {NEEDED}")
 }
 
 /// Says what is missing.

@@ -9,7 +9,7 @@ use crate::{
         annotate, bench, demo,
         opening::OpeningArguments,
         output::{note, print},
-        report, serve_rm, signals,
+        report, serve_rm, signals, teach,
     },
     config::{
         DistillConfig, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
@@ -249,4 +249,33 @@ pub(in crate::cli) fn logprobs(
         Ok(policy.logprobs(&batch, &LogprobOptions::default())?.logprobs)
     };
     texts.iter().map(score).collect()
+}
+
+/// Writes a teacher's answers.
+pub(in crate::cli) fn teach(arguments: &teach::Arguments) -> Result<ExitCode> {
+    let teach::Arguments { input, output, model, top_k, .. } = arguments;
+    let options = run::TeachOptions {
+        model: model.clone(),
+        input: input.clone(),
+        output: output.clone(),
+        replace: arguments.force,
+        top_k: *top_k,
+        max_tokens: arguments.max_tokens,
+        truncate: arguments.truncate,
+        append_eos: !arguments.no_eos,
+        micro_batch_tokens: arguments.micro_batch_tokens,
+        device: arguments.device,
+        dtype: arguments.dtype.into(),
+        threads: arguments.threads,
+    };
+    let report = run::teach(&options, &mut Progress::new(arguments.quiet))?;
+    if report.used < report.rows {
+        note(&report);
+    }
+    print(format_args!(
+        "{}: {} rows, {top_k} answers to each token",
+        output.display(),
+        report.used
+    ))?;
+    Ok(ExitCode::SUCCESS)
 }

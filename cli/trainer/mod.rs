@@ -8,10 +8,10 @@ mod enabled;
 #[cfg(not(feature = "libtorch"))]
 pub(super) use disabled::{
     annotate, bench_ppo, bench_train, demo, distill, dpo, eval, kto, logprobs, ppo, regression,
-    reward_model, serve_rm, sft, spin, steerlm2,
+    reward_model, serve_rm, sft, spin, steerlm2, teach,
 };
 #[cfg(feature = "libtorch")]
 pub(super) use enabled::{
     annotate, bench_ppo, bench_train, demo, distill, dpo, eval, kto, logprobs, ppo, regression,
-    reward_model, serve_rm, sft, spin, steerlm2,
+    reward_model, serve_rm, sft, spin, steerlm2, teach,
 };

@@ -1,7 +1,10 @@
 //! How many tokens the largest micro-batch has.
 
 use crate::{
-    data::{LabeledSample, PairSample, PromptSample, RatedSample, ResponsesSample, SftSample},
+    data::{
+        LabeledSample, PairSample, PromptSample, RatedSample, ResponsesSample, SftSample,
+        TaughtSample,
+    },
     trainer::batch::{micro_batches, pair_micro_batches},
 };
 
@@ -25,6 +28,10 @@ pub struct Length {
 
 impl Length {
     pub(in crate::run) fn of_text(sample: &SftSample) -> Self {
+        Self::of_mask(&sample.loss_mask)
+    }
+
+    pub(in crate::run) fn of_taught(sample: &TaughtSample) -> Self {
         Self::of_mask(&sample.loss_mask)
     }
 

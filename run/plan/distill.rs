@@ -6,7 +6,11 @@ use super::{
     facts,
     supervised::{Knobs, changes, learner, packed, referred},
 };
-use crate::{config::DistillConfig, data::SftSample, model::Head};
+use crate::{
+    config::DistillConfig,
+    data::{SftSample, TaughtSample},
+    model::Head,
+};
 
 /// What an answer takes: a token id and a log-prob.
 const ANSWER: u64 = (size_of::<u32>() + size_of::<f32>()) as u64;
@@ -19,8 +23,16 @@ impl Planned for DistillConfig {
     }
 
     fn lengths(&self) -> anyhow::Result<Vec<Length>> {
-        let samples = super::samples::<SftSample>(&self.model.path, &self.data)?;
-        Ok(samples.iter().map(Length::of_text).collect())
+        let (model, data) = (&self.model.path, &self.data);
+        Ok(match self.model.teacher {
+            Some(_) => {
+                super::samples::<SftSample>(model, data)?.iter().map(Length::of_text).collect()
+            }
+            None => {
+                let samples = super::samples::<TaughtSample>(model, data)?;
+                samples.iter().map(Length::of_taught).collect()
+            }
+        })
     }
 
     fn plan(&self, facts: &Facts) -> MemoryPlan {
@@ -32,7 +44,10 @@ impl Planned for DistillConfig {
         // The teacher's answers are there from before the student is. Those of held-out sequences are counted with the data.
         let rows: usize = facts.lengths.iter().map(|length| length.rows).sum();
         let answers = rows as u64 * options.top_k as u64 * ANSWER;
-        let facts = &Facts { data: facts.data.saturating_add(answers), ..facts.clone() };
+        // Of rows that carry answers, text is most of the file; an id and a flag for each token stay of the rest.
+        let tokens: usize = facts.lengths.iter().map(|length| length.tokens).sum();
+        let data = if self.model.teacher.is_some() { facts.data } else { 5 * tokens as u64 };
+        let facts = &Facts { data: data.saturating_add(answers), ..facts.clone() };
         let Self { model, device, .. } = self;
         let (model, beside) = (model.trained(), (&self.lora, self.ema));
         let student = learner((&model, *device), beside, Head::LanguageModel, facts);
