@@ -155,7 +155,8 @@ fn a_trainer_that_waits_in_vain_says_for_whom() {
     issue(&issuer).push(()).unwrap();
     let message = consumer.take().unwrap_err().to_string();
     let (waited, rest) = message.split_once(": ").unwrap();
-    assert!(waited.starts_with("trainer waited 0.0 s for rollouts"), "{waited}");
+    assert!(waited.starts_with("trainer waited "), "{waited}");
+    assert!(waited.contains(" s for rollouts"), "{waited}");
     let expected =
         "1 of 3 arrived, next ticket 1 is with the engine, 1 permits out, 3 more could be issued";
     assert_eq!(rest, expected);

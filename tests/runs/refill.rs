@@ -71,9 +71,12 @@ fn where_nothing_teaches_an_iteration_gives_up_after_so_many_refills() {
 #[test]
 fn a_run_that_refuses_prompts_goes_on_from_its_checkpoint() {
     let world = world();
-    let more = "ppo.max_refills = 50\n";
-    ppo(&world, "whole", more);
-    let config = world.config::<PpoConfig>("halves", "model", &text(more));
+    // Enough that the wish to stop, which another thread makes, comes before the end.
+    let text =
+        text("ppo.max_refills = 50\n").replace("ppo.iterations = 4\n", "ppo.iterations = 20\n");
+    let config = |name| world.config::<PpoConfig>(name, "model", &text);
+    run::ppo(&config("whole"), launch(&mut Silent)).unwrap();
+    let config = config("halves");
     stopped(1, |launch| run::ppo(&config, launch));
     let mut silent = Silent;
     let resume = Launch { earlier: Earlier::Resume, ..launch(&mut silent) };

@@ -16,7 +16,7 @@ fn a_queue_settles_when_all_that_was_let_in_is_back() {
     );
     let slow = issue(&issuer);
     let message = consumer.settle().unwrap_err().to_string();
-    assert!(message.starts_with("trainer waited 0.0 s for all that was let in"), "{message}");
+    assert!(message.contains(" s for all that was let in"), "{message}");
     assert!(message.contains("ticket 1 is with the engine, 1 permits out, 0 more"), "{message}");
     slow.push("b").unwrap();
     consumer.settle().unwrap();
