@@ -352,10 +352,8 @@ mod tests {
         submit(1);
         worker.turn().unwrap();
         let text = report.recv().unwrap().unwrap_err().to_string();
-        assert!(
-            text.starts_with("refit to version 1 waited 0.0 s for requests in flight"),
-            "{text}"
-        );
+        assert!(text.starts_with("refit to version 1 waited "), "{text}");
+        assert!(text.contains(" s for requests in flight"), "{text}");
         assert!(text.ends_with("1 sequences are running; version 0 goes on serving"), "{text}");
         for _ in 0..10 {
             commands.send(Command::Cancel(99)).unwrap();
