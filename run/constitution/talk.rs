@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -40,7 +40,7 @@ impl<'a> Talk<'a> {
     /// Prepares to talk in a format; without one, by the chat template where there is one.
     ///
     /// # Errors
-    /// When there must be a template, and there is none.
+    /// When there must be a template, and there is none; when nothing can be said within the context.
     pub(super) fn new(
         (engine, tokenizer): (Engine, &'a Tokenizer),
         template: Option<&'a ChatTemplate>,
@@ -58,7 +58,12 @@ impl<'a> Talk<'a> {
         if template.is_none() {
             sampling.stop.push(HUMAN.into());
         }
-        let longest = context.saturating_sub(sampling.max_new_tokens);
+        let new = sampling.max_new_tokens;
+        ensure!(
+            new < context,
+            "sampling.max_new_tokens must be below the model's context of {context}, got {new}"
+        );
+        let longest = context - new;
         Ok(Self { engine, tokenizer, template, sampling, longest, asked: 0 })
     }
 

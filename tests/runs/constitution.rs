@@ -124,6 +124,7 @@ fn what_cannot_be_talked_about_is_refused_and_nothing_is_written() {
     for (more, wanted) in [
         ("constitution.format = 'chat'\n", "constitution.format must be \"plain\""),
         ("constitution.examples = 'turns.jsonl'\n", "turns.jsonl:1: column \"messages\" must be"),
+        ("sampling.max_new_tokens = 256\n", "must be below the model's context of 256, got 256"),
         (
             "engine.max_batch = 1\nsampling.max_new_tokens = 255\n",
             "no prompt gave a pair: 1 without an answer",
