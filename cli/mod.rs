@@ -27,6 +27,7 @@ mod recipes;
 #[cfg(feature = "libtorch")]
 mod report;
 mod report_page;
+mod row_pass;
 mod sampling;
 mod score;
 mod serve_rm;

@@ -87,7 +87,10 @@ pub struct ConstitutionOptions {
 
 /// Where principles are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be a JSON file, or a list of principles with `critique`, `revision`, `comparison` and nothing else"
+)]
 pub enum PrinciplesSource {
     /// In a JSON file.
     File(PathBuf),

@@ -1,18 +1,15 @@
 //! `rollforge annotate`: a data set with what an attribute model thinks of its completions.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Metrics, Observer,
+    Metrics, Observer, RowPass,
     models::{self, Wanted},
 };
 use crate::{
-    config::ComputeDtype,
-    data::{self, DataConfig, JudgedSample, Loaded, OverLong, Report, RowFile, TextEncoder},
-    trainer::{config::Device, reward_model, torch::ModelOptions},
+    data::{self, JudgedSample, Loaded, Report, RowFile, TextEncoder},
+    trainer::reward_model,
 };
 
 /// Rows whose ratings are written together.
@@ -21,32 +18,12 @@ const CHUNK: usize = 256;
 /// What is rated, by whom, and how.
 #[derive(Clone, Debug)]
 pub struct AnnotateOptions {
-    /// The attribute model's directory, or that of a run: then its latest checkpoint.
-    pub model: PathBuf,
-    /// JSON Lines or Parquet.
-    pub input: PathBuf,
-    /// JSON Lines.
-    pub output: PathBuf,
-    /// Replace the output if it is there.
-    pub replace: bool,
+    /// The attribute model, and the rows.
+    pub rows: RowPass,
     /// Replace ratings that rows have already; without it they are refused.
     pub rerate: bool,
     /// What ratings are made of scores.
     pub scale: Scale,
-    /// Longest sequence in tokens; never more than the model's context holds.
-    pub max_tokens: usize,
-    /// Cut longer ones, instead of leaving them out.
-    pub truncate: bool,
-    /// End each completion that no chat template ends with the EOS token, as `data.append_eos` did in training.
-    pub append_eos: bool,
-    /// Tokens of one forward pass.
-    pub micro_batch_tokens: usize,
-    /// Where it computes.
-    pub device: Device,
-    /// The number format to compute in.
-    pub dtype: ComputeDtype,
-    /// Number of threads; 0 takes every core.
-    pub threads: usize,
 }
 
 /// What ratings there are.
@@ -99,25 +76,19 @@ pub fn annotate(options: &AnnotateOptions, observer: &mut dyn Observer) -> Resul
     ensure!(step >= 0.0 && step.is_finite(), "the step must be a number from 0 up, got {step}");
     let ordered = low <= high && low.abs() <= 1e15 && high.abs() <= 1e15;
     ensure!(ordered, "the range must be from a number to one not below it, got {low}..{high}");
-    let mut output = RowFile::create(&options.output, options.replace)?;
-    models::use_threads(options.threads)?;
-    let opened = models::open(&options.model)?;
+    let rows = &options.rows;
+    let mut output = RowFile::create(&rows.output, rows.replace)?;
+    models::use_threads(rows.threads)?;
+    let opened = models::open(&rows.model)?;
     let attributes = &opened.spec().labels;
-    let context = opened.spec().max_positions;
-    let frozen =
-        ModelOptions { frozen: true, ..models::options(options.device, options.dtype, false) };
+    let frozen = rows.frozen();
     let model = models::load(&opened, Wanted::Scores, &frozen)?;
     ensure!(
         !attributes.is_empty(),
         "{}: its label must have a name (id2label in config.json), for columns are called by it",
         opened.checkpoint.dir().display()
     );
-    let config = DataConfig {
-        max_tokens: options.max_tokens.min(context),
-        over_long: if options.truncate { OverLong::Truncate } else { OverLong::Drop },
-        append_eos: options.append_eos,
-        ..DataConfig::new(vec![options.input.clone()])
-    };
+    let config = rows.data(opened.spec().max_positions);
     let template = opened.chat_template.as_ref();
     let encoder = TextEncoder::new(&config, opened.tokenizer()?, template, &opened.generation)?;
     let Loaded { samples, report } = data::load_train::<JudgedSample>(&config, &encoder)?;
@@ -130,7 +101,7 @@ pub fn annotate(options: &AnnotateOptions, observer: &mut dyn Observer) -> Resul
     let mut done = 0;
     for chunk in samples.chunks(CHUNK) {
         let sequences: Vec<&[u32]> = chunk.iter().map(|sample| &sample.tokens[..]).collect();
-        let budget = options.micro_batch_tokens;
+        let budget = rows.micro_batch_tokens;
         let scores = reward_model::rate(&model, attributes.len(), &sequences, budget)?;
         for (sample, scores) in chunk.iter().zip(scores.chunks_exact(attributes.len())) {
             let finite = scores.iter().all(|score| score.is_finite());

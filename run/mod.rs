@@ -76,6 +76,8 @@ mod reward;
 mod reward_model;
 #[cfg(feature = "libtorch")]
 mod reward_server;
+#[cfg(feature = "libtorch")]
+mod row_pass;
 mod samples;
 #[cfg(feature = "libtorch")]
 mod scorer;
@@ -124,6 +126,8 @@ pub use regression::{RegressionOutcome, regression};
 pub use reward_model::{RewardModelOutcome, reward_model};
 #[cfg(feature = "libtorch")]
 pub use reward_server::{RewardServer, RewardServerOptions};
+#[cfg(feature = "libtorch")]
+pub use row_pass::RowPass;
 #[cfg(feature = "libtorch")]
 pub use sft::{SftOutcome, sft};
 #[cfg(feature = "libtorch")]

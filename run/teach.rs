@@ -1,24 +1,16 @@
 //! `rollforge teach`: a data set with what a teacher says of each token, for `rollforge distill`.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, ensure};
 use serde_json::{Map, Number, Value, json};
 
 use super::{
-    Metrics, Observer,
+    Metrics, Observer, RowPass,
     distill::check_top_k,
     models::{self, Wanted},
 };
 use crate::{
-    config::ComputeDtype,
-    data::{self, DataConfig, Loaded, OverLong, Report, RowFile, SftSample, TextEncoder},
-    trainer::{
-        batch::MaskedSequence,
-        config::{Device, DistillOptions},
-        learner::TopLogprobs,
-        torch::ModelOptions,
-    },
+    data::{self, Loaded, Report, RowFile, SftSample, TextEncoder},
+    trainer::{batch::MaskedSequence, config::DistillOptions, learner::TopLogprobs},
 };
 
 /// Rows that go through the teacher together.
@@ -27,30 +19,10 @@ const CHUNK: usize = 64;
 /// What is taught, by whom, and how.
 #[derive(Clone, Debug)]
 pub struct TeachOptions {
-    /// The teacher's directory, or that of a run: then its latest checkpoint.
-    pub model: PathBuf,
-    /// What supervised fine-tuning takes: JSON Lines or Parquet.
-    pub input: PathBuf,
-    /// JSON Lines.
-    pub output: PathBuf,
-    /// Replace the output if it is there.
-    pub replace: bool,
+    /// The teacher, and the rows: what supervised fine-tuning takes.
+    pub rows: RowPass,
     /// Answers to each token.
     pub top_k: usize,
-    /// Longest sequence in tokens; never more than the model's context holds.
-    pub max_tokens: usize,
-    /// Cut longer ones, instead of leaving them out.
-    pub truncate: bool,
-    /// End each completion that no chat template ends with the EOS token.
-    pub append_eos: bool,
-    /// Tokens of one forward pass.
-    pub micro_batch_tokens: usize,
-    /// Where it computes.
-    pub device: Device,
-    /// The number format to compute in.
-    pub dtype: ComputeDtype,
-    /// Number of threads; 0 takes every core.
-    pub threads: usize,
 }
 
 /// Writes the rows of a file as token ids with a teacher's most probable tokens, in NeMo-Aligner's columns; logits are log-probs, so that
@@ -60,27 +32,22 @@ pub struct TeachOptions {
 /// # Errors
 /// When the teacher cannot be used or has fewer tokens than asked for, the rows cannot be read, or the output cannot be written.
 pub fn teach(options: &TeachOptions, observer: &mut dyn Observer) -> Result<Report> {
+    let rows = &options.rows;
     let asking = DistillOptions {
         top_k: options.top_k,
-        micro_batch_tokens: options.micro_batch_tokens,
+        micro_batch_tokens: rows.micro_batch_tokens,
         ..DistillOptions::default()
     };
     asking.validate()?;
-    let mut output = RowFile::create(&options.output, options.replace)?;
-    models::use_threads(options.threads)?;
-    let opened = models::open(&options.model)?;
+    let mut output = RowFile::create(&rows.output, rows.replace)?;
+    models::use_threads(rows.threads)?;
+    let opened = models::open(&rows.model)?;
     check_top_k("--top-k", &opened, options.top_k)?;
-    let config = DataConfig {
-        max_tokens: options.max_tokens.min(opened.spec().max_positions),
-        over_long: if options.truncate { OverLong::Truncate } else { OverLong::Drop },
-        append_eos: options.append_eos,
-        ..DataConfig::new(vec![options.input.clone()])
-    };
+    let config = rows.data(opened.spec().max_positions);
     let template = opened.chat_template.as_ref();
     let encoder = TextEncoder::new(&config, opened.tokenizer()?, template, &opened.generation)?;
     let Loaded { samples, report } = data::load_train::<SftSample>(&config, &encoder)?;
-    let frozen =
-        ModelOptions { frozen: true, ..models::options(options.device, options.dtype, false) };
+    let frozen = rows.frozen();
     let teacher = models::load(&opened, Wanted::LanguageModel, &frozen)?;
 
     observer.start("teach", samples.len() as u64);

@@ -9,7 +9,9 @@ use crate::{
         annotate, bench, demo,
         opening::OpeningArguments,
         output::{note, print},
-        report, serve_rm, signals, teach,
+        report,
+        row_pass::RowPassArguments,
+        serve_rm, signals, teach,
     },
     config::{
         DistillConfig, DpoConfig, EvalConfig, KtoConfig, PpoConfig, RegressionConfig,
@@ -19,8 +21,8 @@ use crate::{
     model::Model,
     rollout::Dtype,
     run::{
-        self, AnnotateOptions, Launch, Progress, RewardServer, RewardServerOptions, RunDirectory,
-        Scale,
+        self, AnnotateOptions, Launch, Progress, RewardServer, RewardServerOptions, RowPass,
+        RunDirectory, Scale,
         bench::{PpoBench, TrainBench},
         demo::{DemoOptions, Thresholds},
         eval::EvalReport,
@@ -165,16 +167,12 @@ pub(in crate::cli) fn demo(arguments: &demo::Arguments) -> Result<ExitCode> {
     Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Rates a data set and says what came of it.
-pub(in crate::cli) fn annotate(arguments: &annotate::Arguments) -> Result<ExitCode> {
-    let annotate::Arguments { input, output, model, step, range, .. } = arguments;
-    let options = AnnotateOptions {
-        model: model.clone(),
-        input: input.clone(),
-        output: output.clone(),
+fn row_pass(arguments: &RowPassArguments) -> RowPass {
+    RowPass {
+        model: arguments.model.clone(),
+        input: arguments.input.clone(),
+        output: arguments.output.clone(),
         replace: arguments.force,
-        rerate: arguments.rerate,
-        scale: Scale { step: *step, range: *range },
         max_tokens: arguments.max_tokens,
         truncate: arguments.truncate,
         append_eos: !arguments.no_eos,
@@ -182,15 +180,22 @@ pub(in crate::cli) fn annotate(arguments: &annotate::Arguments) -> Result<ExitCo
         device: arguments.device,
         dtype: arguments.dtype.into(),
         threads: arguments.threads,
-    };
-    let annotated = run::annotate(&options, &mut Progress::new(arguments.quiet))?;
+    }
+}
+
+/// Rates a data set and says what came of it.
+pub(in crate::cli) fn annotate(arguments: &annotate::Arguments) -> Result<ExitCode> {
+    let annotate::Arguments { rows, step, range, rerate } = arguments;
+    let scale = Scale { step: *step, range: *range };
+    let options = AnnotateOptions { rows: row_pass(rows), rerate: *rerate, scale };
+    let annotated = run::annotate(&options, &mut Progress::new(rows.quiet))?;
     if annotated.report.used < annotated.report.rows {
         note(&annotated.report);
     }
     let means = annotated.means.iter().map(|(name, mean)| format!("{name} {mean:.2}"));
     let means = means.collect::<Vec<_>>().join(", ");
     let used = annotated.report.used;
-    print(format_args!("{}: {used} rows rated; means: {means}", output.display()))?;
+    print(format_args!("{}: {used} rows rated; means: {means}", rows.output.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -253,28 +258,15 @@ pub(in crate::cli) fn logprobs(
 
 /// Writes a teacher's answers.
 pub(in crate::cli) fn teach(arguments: &teach::Arguments) -> Result<ExitCode> {
-    let teach::Arguments { input, output, model, top_k, .. } = arguments;
-    let options = run::TeachOptions {
-        model: model.clone(),
-        input: input.clone(),
-        output: output.clone(),
-        replace: arguments.force,
-        top_k: *top_k,
-        max_tokens: arguments.max_tokens,
-        truncate: arguments.truncate,
-        append_eos: !arguments.no_eos,
-        micro_batch_tokens: arguments.micro_batch_tokens,
-        device: arguments.device,
-        dtype: arguments.dtype.into(),
-        threads: arguments.threads,
-    };
-    let report = run::teach(&options, &mut Progress::new(arguments.quiet))?;
+    let teach::Arguments { rows, top_k } = arguments;
+    let options = run::TeachOptions { rows: row_pass(rows), top_k: *top_k };
+    let report = run::teach(&options, &mut Progress::new(rows.quiet))?;
     if report.used < report.rows {
         note(&report);
     }
     print(format_args!(
         "{}: {} rows, {top_k} answers to each token",
-        output.display(),
+        rows.output.display(),
         report.used
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use std::{fmt::Write, fs, time::Instant};
 use rollforge::{
     config::{ComputeDtype, RegressionConfig},
     data::{self, Attributes, Form, Reading},
-    run::{self, AnnotateOptions, Scale, Silent},
+    run::{self, AnnotateOptions, RowPass, Scale, Silent},
     trainer::config::Device,
 };
 use serde_json::{Value, json};
@@ -42,22 +42,24 @@ fn rate(world: &World, name: &str, right: bool, options: &str) -> f64 {
     let config = world.config::<RegressionConfig>(name, "guess", &more);
     run::regression(&config, launch(&mut Silent)).unwrap();
     let options = AnnotateOptions {
-        model: world.path(name),
-        input: world.path("any.jsonl"),
-        output: world.path(&format!("{name}.jsonl")),
-        replace: false,
+        rows: RowPass {
+            model: world.path(name),
+            input: world.path("any.jsonl"),
+            output: world.path(&format!("{name}.jsonl")),
+            replace: false,
+            max_tokens: usize::MAX,
+            truncate: false,
+            append_eos: false,
+            micro_batch_tokens: 256,
+            device: Device::Cpu,
+            dtype: ComputeDtype::F32,
+            threads: 1,
+        },
         rerate: false,
         scale: Scale { range: (0.0, 9.0), ..Scale::default() },
-        max_tokens: usize::MAX,
-        truncate: false,
-        append_eos: false,
-        micro_batch_tokens: 256,
-        device: Device::Cpu,
-        dtype: ComputeDtype::F32,
-        threads: 1,
     };
     run::annotate(&options, &mut Silent).unwrap();
-    let text = fs::read_to_string(&options.output).unwrap();
+    let text = fs::read_to_string(&options.rows.output).unwrap();
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let agrees = |row: &&Value| row["completion"] == row["verbosity"].to_string().as_str();
     rows.iter().filter(agrees).count() as f64 / rows.len() as f64

@@ -134,6 +134,14 @@ fn what_cannot_be_talked_about_is_refused_and_nothing_is_written() {
         assert!(said.contains(wanted), "{said}");
         assert!(!world.path("cai").exists());
     }
+    let text = "output_dir = 'cai'\nmodel.path = 'talks'\ndata.prompts = 'prompts.jsonl'\n\
+                [[constitution.principles]]\ncritic = 'Flaw?'\n";
+    let said = parse::<ConstitutionConfig>("cai.toml", text.into(), world.0.path(), &[]);
+    let said = said.unwrap_err().to_string();
+    assert!(
+        said.starts_with("cai.toml:4:1: constitution.principles: must be a JSON file, or"),
+        "{said}"
+    );
     let mut bare = config(&world, "");
     bare.constitution.principles = PrinciplesSource::File(world.path("bare.json"));
     let stop = Stop::default();

@@ -5,7 +5,7 @@ use std::fs;
 use rollforge::{
     config::{self, ComputeDtype, DistillConfig},
     model::{NewModelSpec, new_model},
-    run::{self, DistillOutcome, Earlier, Launch, Silent, Stop, TeachOptions},
+    run::{self, DistillOutcome, Earlier, Launch, RowPass, Silent, Stop, TeachOptions},
     trainer::config::Device,
 };
 use serde_json::{Value, json};
@@ -46,18 +46,20 @@ fn distilled(world: &World, name: &str, more: &str) -> DistillOutcome {
 /// Writes the teacher's answers to the texts.
 fn teach(world: &World, model: &str, input: &str, top_k: usize) -> Result<String, String> {
     let options = TeachOptions {
-        model: world.path(model),
-        input: world.path(input),
-        output: world.path("cache.jsonl"),
-        replace: true,
+        rows: RowPass {
+            model: world.path(model),
+            input: world.path(input),
+            output: world.path("cache.jsonl"),
+            replace: true,
+            max_tokens: usize::MAX,
+            truncate: false,
+            append_eos: false,
+            micro_batch_tokens: 100,
+            device: Device::Cpu,
+            dtype: ComputeDtype::F32,
+            threads: 1,
+        },
         top_k,
-        max_tokens: usize::MAX,
-        truncate: false,
-        append_eos: false,
-        micro_batch_tokens: 100,
-        device: Device::Cpu,
-        dtype: ComputeDtype::F32,
-        threads: 1,
     };
     let taught = run::teach(&options, &mut Silent).map_err(|error| format!("{error:#}"))?;
     Ok(taught.to_string())

@@ -7,7 +7,7 @@ use rollforge::{
     data::{self, Attributes, Form, Reading},
     engine::{Engine, EngineConfig, Request, SamplingParams},
     rollout::{Prompt, PromptId},
-    run::{self, AnnotateOptions, Scale, Silent, model_directory},
+    run::{self, AnnotateOptions, RowPass, Scale, Silent, model_directory},
     trainer::config::Device,
 };
 use serde_json::Value;
@@ -27,19 +27,21 @@ fn write_ratings(world: &World) {
 
 fn options(world: &World, model: &str, input: &str) -> AnnotateOptions {
     AnnotateOptions {
-        model: world.path(model),
-        input: world.path(input),
-        output: world.path("annotated.jsonl"),
-        replace: false,
+        rows: RowPass {
+            model: world.path(model),
+            input: world.path(input),
+            output: world.path("annotated.jsonl"),
+            replace: false,
+            max_tokens: usize::MAX,
+            truncate: false,
+            append_eos: false,
+            micro_batch_tokens: 64,
+            device: Device::Cpu,
+            dtype: ComputeDtype::F32,
+            threads: 1,
+        },
         rerate: false,
         scale: Scale { range: (0.0, 9.0), ..Scale::default() },
-        max_tokens: usize::MAX,
-        truncate: false,
-        append_eos: false,
-        micro_batch_tokens: 64,
-        device: Device::Cpu,
-        dtype: ComputeDtype::F32,
-        threads: 1,
     }
 }
 
@@ -124,15 +126,16 @@ fn what_cannot_be_annotated_is_refused_and_leaves_nothing() {
         said
     };
     let good = options(&world, "rated", "any.jsonl");
-    let said = refused(&AnnotateOptions { model: world.path("guess"), ..good.clone() });
+    let over = |rows| AnnotateOptions { rows, ..good.clone() };
+    let said = refused(&over(RowPass { model: world.path("guess"), ..good.rows.clone() }));
     assert!(said.ends_with("must have a score head, this is a language model"), "{said}");
-    let said = refused(&AnnotateOptions { input: world.path("ratings.jsonl"), ..good.clone() });
+    let said = refused(&over(RowPass { input: world.path("ratings.jsonl"), ..good.rows.clone() }));
     assert!(said.contains("ratings.jsonl:1: column \"verbosity\" must not be there yet"), "{said}");
-    let said = refused(&AnnotateOptions { max_tokens: 1, ..good.clone() });
+    let said = refused(&over(RowPass { max_tokens: 1, ..good.rows.clone() }));
     assert!(said.contains("0 of 100 rows used; 100 not: longer than 1 tokens"), "{said}");
     let scale = Scale { step: -1.0, ..Scale::default() };
     assert!(refused(&AnnotateOptions { scale, ..good.clone() }).contains("from 0 up, got -1"));
-    let said = refused(&AnnotateOptions { output: world.path("x.parquet"), ..good.clone() });
+    let said = refused(&over(RowPass { output: world.path("x.parquet"), ..good.rows.clone() }));
     assert!(said.contains("the name must end in .jsonl"), "{said}");
     fs::write(
         world.path("pairs.jsonl"),
@@ -142,13 +145,13 @@ fn what_cannot_be_annotated_is_refused_and_leaves_nothing() {
     let more = "data.train = 'pairs.jsonl'\nreward_model.max_steps = 1\n";
     let pairs = world.config::<RewardModelConfig>("pairs", "guess", more);
     run::reward_model(&pairs, launch(&mut Silent)).unwrap();
-    let said = refused(&AnnotateOptions { model: world.path("pairs"), ..good.clone() });
+    let said = refused(&over(RowPass { model: world.path("pairs"), ..good.rows.clone() }));
     assert!(said.contains("its label must have a name"), "{said}");
 
     // A row that cannot be used is counted, and the others are rated.
     let text = fs::read_to_string(world.path("any.jsonl")).unwrap();
     fs::write(world.path("some.jsonl"), format!("{text}{{\"prompt\": \"1\"}}\n")).unwrap();
-    let some = AnnotateOptions { input: world.path("some.jsonl"), ..good };
+    let some = over(RowPass { input: world.path("some.jsonl"), ..good.rows.clone() });
     let annotated = run::annotate(&some, &mut Silent).unwrap();
     assert_eq!((annotated.report.used, annotated.report.rows), (100, 101));
     let means: BTreeMap<_, _> = annotated.means.into_iter().collect();
